@@ -1,0 +1,54 @@
+"""Quality of predictions against known labels, by scikit-learn and SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+from sklearn import metrics
+
+from modicum.base.types import Task
+
+MAIN_METRIC: dict[Task, str] = {"classification": "macro_f1", "regression": "pearson"}
+
+
+def evaluate(task: Task, truth: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
+    """Metrics by name.
+
+    truth: (n,) classes or values. outputs: (n, classes) probabilities or (n,) values.
+    """
+    if task == "regression":
+        return regression(truth, outputs)
+    return classification(truth, outputs)
+
+
+def classification(truth: np.ndarray, proba: np.ndarray) -> dict[str, float]:
+    """Macro-F1 (over the classes in truth or predictions), accuracy (= micro-F1), Matthews correlation, log loss; F1 of
+    class 1 where there are two."""
+    predicted = proba.argmax(1)
+    likelihood = np.clip(proba[np.arange(len(truth)), truth].astype(np.float64), 1e-12, 1.0)
+    found = {
+        "macro_f1": float(metrics.f1_score(truth, predicted, average="macro", zero_division=0)),
+        "accuracy": float(metrics.accuracy_score(truth, predicted)),
+        "matthews": float(metrics.matthews_corrcoef(truth, predicted)),
+        "log_loss": float(-np.log(likelihood).mean()),
+    }
+    if proba.shape[1] == 2:
+        found["f1"] = float(metrics.f1_score(truth, predicted, pos_label=1, zero_division=0))
+    return found
+
+
+def regression(truth: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """Pearson and Spearman correlation (0 where either side is constant) and root mean squared error."""
+    constant = np.ptp(truth) == 0 or np.ptp(values) == 0 or len(truth) < 2
+    return {
+        "pearson": 0.0 if constant else float(stats.pearsonr(truth, values).statistic),
+        "spearman": 0.0 if constant else float(stats.spearmanr(truth, values).statistic),
+        "rmse": float(np.sqrt(np.mean((truth - values) ** 2))),
+    }
+
+
+def kappa(first: np.ndarray, second: np.ndarray) -> float:
+    """Cohen's kappa between two rows of predicted classes; 1 where both predict one and the same class throughout."""
+    if np.array_equal(first, second):
+        return 1.0
+    return float(metrics.cohen_kappa_score(first, second))

@@ -1,0 +1,55 @@
+"""What happens to a learner, in the order in which it happened: the only truth about a trial or a labelling project.
+
+Events are plain JSON values, so that a log can be read with any tool and replayed by any later version.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from modicum.base.spec import Record
+from modicum.base.types import ExampleId, Label
+
+
+class Asked(Record):
+    """A query was opened. cost: seconds spent on scoring candidates and on selecting among them."""
+
+    kind: Literal["asked"] = "asked"
+    round: int
+    ids: tuple[ExampleId, ...]
+    strategy: str
+    cost: dict[str, float] = {}
+
+
+class Told(Record):
+    """Answers arrived; None skips an example. For an example that has a label already it is a correction."""
+
+    kind: Literal["told"] = "told"
+    answers: dict[ExampleId, Label | None]
+
+
+class Trained(Record):
+    """A model was trained on all labels so far. record: its metrics and costs."""
+
+    kind: Literal["trained"] = "trained"
+    round: int
+    labels: int
+    record: dict[str, Any]
+
+
+class Stopped(Record):
+    """No more queries will be opened."""
+
+    kind: Literal["stopped"] = "stopped"
+    reason: str
+
+
+Event = Asked | Told | Trained | Stopped
+_ANY: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+def parse_event(fields: dict[str, Any]) -> Event:
+    """The event that these JSON values describe."""
+    return _ANY.validate_python(fields)

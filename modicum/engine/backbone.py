@@ -1,0 +1,329 @@
+"""A pretrained encoder: found, verified, loaded once, frozen, its sites named. Never written to.
+
+Knows nothing about labels, training or strategies.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modicum.base.errors import BackboneError
+from modicum.engine.attention import IMPLEMENTATION, PackedAttention, current
+from modicum.engine.noise import Noise
+from modicum.engine.precision import Precision, best_device, resolve
+from modicum.engine.sites import find_attention, find_sites
+from modicum.engine.tokens import Batch, Tokens, pack, padded
+from modicum.engine.weights import Resolved, find_weights
+from modicum.methods.base import Adapter, Rows, Site
+
+Pooling = Literal["auto", "mean", "first", "pooler"]
+
+
+@dataclass
+class Pass:
+    """One walk through the encoder: the batch, who stands around its sites, and what is dropped."""
+
+    batch: Batch
+    rows: Rows
+    adapter: Adapter | None
+    noise: Noise | None
+
+
+class Backbone:
+    """A frozen encoder with its tokenizer.
+
+    pooling: how a text's tokens become one vector: the mean, the first token, or the model's own pooler.
+    packed: whether batches are flat rows; False where the architecture cannot take them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        name: str,
+        fingerprint: str,
+        pooling: Pooling = "first",
+        max_length: int = 256,
+    ) -> None:
+        self.model, self.tokenizer, self.name, self.fingerprint = (
+            model.eval().requires_grad_(False),
+            tokenizer,
+            name,
+            fingerprint,
+        )
+        self.config: Any = model.config
+        self.width = int(self.config.hidden_size)
+        self.device, self.dtype = next(model.parameters()).device, next(model.parameters()).dtype
+        self.pooling = pooling
+        positions = getattr(self.config, "max_position_embeddings", 0) or max_length
+        self.max_length = min(max_length, positions - 2)
+        self.first_position = _first_position(model)
+        self.sites: list[Site] = []
+        self._lock = threading.RLock()
+        self._pass: Pass | None = None
+        self._wrapped: list[nn.Module] = []
+        self.packed = False
+        self._set_up()
+
+    # ---- loading -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        pooling: Pooling = "auto",
+        max_length: int = 256,
+        precision: Precision = "auto",
+        device: str | torch.device | None = None,
+    ) -> Backbone:
+        """Load ``minilm``, a folder, or the name of an encoder on the Hugging Face hub.
+
+        Raises:
+            BackboneError: it cannot be found, has no safetensors, fails its checksum, or is no encoder.
+        """
+        from transformers import AutoTokenizer  # a second of start-up that a Backbone made from parts does not pay
+
+        found = find_weights(name)
+        pooling = found.pooling if pooling == "auto" else pooling
+        where = torch.device(device) if device else best_device()
+        model = _load_model(found, resolve(precision, where), keep_pooler=pooling == "pooler").to(where)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(found.folder, trust_remote_code=False)
+        except (OSError, ValueError, TypeError) as error:
+            raise BackboneError(f"backbone {name!r} has no tokenizer that can be loaded: {error}") from error
+        return cls(model, tokenizer, name=name, fingerprint=found.fingerprint, pooling=pooling, max_length=max_length)
+
+    def _set_up(self) -> None:
+        attention = find_attention(self.model, int(self.config.num_attention_heads))
+        self.sites = [*find_sites(self.model), *attention]
+        self._instrument()
+        self.packed = self._takes_packed_rows()
+        if not self.packed:
+            self.sites = [site for site in self.sites if site.role != "attention"]
+            self.model.set_attn_implementation("eager")
+
+    def _takes_packed_rows(self) -> bool:
+        """Three texts in one row must give what each gives alone through transformers' own attention."""
+        usable = [i for i in range(5, min(200, self.config.vocab_size)) if i != self.config.pad_token_id][:40]
+        lengths = np.array([3, 5, 8])
+        ids = np.resize(np.array(usable, dtype=np.int32), lengths.sum())
+        tokens = Tokens(ids, None, np.concatenate([[0], np.cumsum(lengths)]))
+        batch = pack(tokens, np.arange(3), np.zeros(3, np.int64), first_position=self.first_position)
+        try:
+            with torch.inference_mode():
+                self.model.set_attn_implementation("eager")
+                alone = [
+                    self.model(input_ids=row.long()[None].to(self.device)).last_hidden_state[0]
+                    for row in self._rows(ids, lengths)
+                ]
+                self.model.set_attn_implementation(IMPLEMENTATION)
+                together = self._encode_packed(Pass(batch, self.rows(batch), None, None), None)
+        except Exception:  # an architecture may refuse packed rows in any way it likes; all of them mean "padded"
+            return False
+        tolerance = 0.15 if self.dtype == torch.bfloat16 else 1e-3
+        return bool((torch.cat(alone) - together).abs().max() < tolerance)
+
+    @staticmethod
+    def _rows(ids: np.ndarray, lengths: np.ndarray) -> Iterator[Tensor]:
+        for end, length in zip(np.cumsum(lengths), lengths, strict=True):
+            yield torch.from_numpy(ids[end - length : end].copy())
+
+    # ---- instrumentation: adapters and dropout without a change to the model's code ------------------------------
+
+    def _instrument(self) -> None:
+        """Let the present pass step in at every site and dropout; without a pass the model is its own self."""
+        modules = dict(self.model.named_modules())
+        for site in self.sites:
+            if site.role == "attention":
+                modules[site.name].modicum_site = site  # type: ignore[assignment]
+            else:
+                self._wrap(modules[site.name], functools.partial(self._at_site, site))
+        for module in modules.values():
+            if isinstance(module, nn.Dropout) and module.p > 0:
+                self._wrap(module, functools.partial(self._at_dropout, module.p))
+
+    def _wrap(self, module: nn.Module, step: Callable[..., Tensor]) -> None:
+        module.forward = functools.partial(step, module.forward)
+        self._wrapped.append(module)
+
+    def _at_site(self, site: Site, frozen: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        now = self._pass
+        if now is None or now.adapter is None or site.name not in now.adapter.sites:
+            return frozen(*inputs)
+        return now.adapter.around(site, frozen, *inputs, rows=now.rows)
+
+    def _at_dropout(self, p: float, frozen: Callable[..., Tensor], x: Tensor) -> Tensor:
+        now = self._pass
+        return x if now is None or now.noise is None else now.noise.tokens(x, p)
+
+    def _attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+        now = self._pass
+        assert now is not None
+        drop_rate = _attention_dropout(module)
+
+        def frozen(*tensors: Tensor) -> Tensor:
+            q, k, v = (t[0].transpose(0, 1) for t in tensors[:3])
+            prefix_k, prefix_v = tensors[3:] if len(tensors) > 3 else (None, None)
+            extra = 0 if prefix_k is None else prefix_k.shape[2]
+            drop = now.noise.attention(q.shape[1], extra, drop_rate) if now.noise is not None and drop_rate else None
+            return PackedAttention.apply(q, k, v, prefix_k, prefix_v, now.batch.spans, scale, window, drop)
+
+        site: Site = module.modicum_site  # type: ignore[assignment]
+        if now.adapter is not None and site.name in now.adapter.sites:
+            return now.adapter.around(site, frozen, q, k, v, rows=now.rows)
+        return frozen(q, k, v)
+
+    def plain_copy(self) -> nn.Module:
+        """An uninstrumented copy of the encoder that shares the frozen weights."""
+        steps = [module.__dict__.pop("forward") for module in self._wrapped]
+        try:
+            shared = {id(t): t for t in (*self.model.parameters(), *self.model.buffers())}
+            return copy.deepcopy(self.model, memo=dict(shared))
+        finally:
+            for module, step in zip(self._wrapped, steps, strict=True):
+                module.forward = step
+
+    # ---- passes --------------------------------------------------------------------------------------------------
+
+    def rows(self, batch: Batch, runs: int = 1) -> Rows:
+        """Which run and text each token of a batch belongs to, in the shape that this model's batches have."""
+        run_of_text = torch.from_numpy(batch.run_of_text).to(self.device)
+        one_hot = nn.functional.one_hot(run_of_text, runs).to(self.dtype) if runs > 1 else None
+        if not self.packed and self._wrapped and self.model.config._attn_implementation != IMPLEMENTATION:
+            mask = torch.from_numpy(np.arange(batch.lengths.max())[None] < batch.lengths[:, None]).to(self.device)
+            return Rows(
+                runs,
+                one_hot if one_hot is None else one_hot[:, None],
+                run_of_text,
+                functools.partial(_mean_padded, mask),
+                lambda g: g[:, None],
+            )
+        text = torch.from_numpy(batch.text_of_token).to(self.device)
+        counts = torch.from_numpy(batch.lengths).to(self.device)
+        return Rows(
+            runs,
+            one_hot if one_hot is None else one_hot[text][None],
+            run_of_text,
+            functools.partial(_mean_packed, text, counts),
+            lambda gate: gate[text][None],
+        )
+
+    def encode(
+        self, batch: Batch, *, runs: int = 1, adapter: Adapter | None = None, noise: Noise | None = None
+    ) -> Tensor:
+        """Pooled representations of a batch's texts, (texts, width) fp32, in the row's order."""
+        now = Pass(batch, self.rows(batch, runs), adapter, noise)
+        with self._lock:
+            if self.packed:
+                return self._pool(self._encode_packed(now, adapter), batch)
+            return self._pool(self._encode_padded(now, adapter), batch)
+
+    def _encode_packed(self, now: Pass, adapter: Adapter | None) -> Tensor:
+        batch = now.batch
+        shift = adapter.position_shift if adapter else 0
+        inputs = {"input_ids": batch.ids.to(self.device), "position_ids": (batch.positions + shift).to(self.device)}
+        if batch.types is not None and self.segmented:
+            inputs["token_type_ids"] = batch.types.to(self.device)
+        return self._call(now, adapter, inputs).last_hidden_state[0]
+
+    def _encode_padded(self, now: Pass, adapter: Adapter | None) -> Tensor:
+        ids, mask, types = padded(now.batch, self.config.pad_token_id or 0)
+        inputs = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        if types is not None and self.segmented:
+            inputs["token_type_ids"] = types.to(self.device)
+        hidden = self._call(now, adapter, inputs).last_hidden_state
+        return hidden[:, hidden.shape[1] - mask.shape[1] :][
+            mask.bool().to(self.device)
+        ]  # prompts stand before the text
+
+    @property
+    def segmented(self) -> bool:
+        """Whether the model tells the two texts of a pair apart by segment embeddings."""
+        return getattr(self.config, "type_vocab_size", 0) > 1
+
+    def _call(self, now: Pass, adapter: Adapter | None, inputs: dict[str, Tensor]) -> Any:
+        model = (adapter.encoder() if adapter else None) or self.model
+        weights = {name: p.to(self.dtype) for name, p in adapter.weights().items()} if adapter else {}
+        with self._during(now):
+            return torch.func.functional_call(model, weights, kwargs=inputs) if weights else model(**inputs)
+
+    @contextmanager
+    def _during(self, now: Pass) -> Iterator[None]:
+        self._pass = now
+        token = current.set(self._attend)
+        try:
+            yield
+        finally:
+            self._pass = None
+            current.reset(token)
+
+    def _pool(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(tokens, width) -> (texts, width) fp32."""
+        if self.pooling == "mean":
+            text = torch.from_numpy(batch.text_of_token).to(self.device)
+            total = torch.zeros(len(batch.lengths), hidden.shape[1], device=self.device).index_add(
+                0, text, hidden.float()
+            )
+            return total / torch.from_numpy(batch.lengths).to(self.device)[:, None]
+        first = hidden[torch.from_numpy(batch.starts).to(self.device)]
+        return (self.model.pooler(first[:, None]) if self.pooling == "pooler" else first).float()  # type: ignore[operator]
+
+
+def _load_model(found: Resolved, dtype: torch.dtype, *, keep_pooler: bool) -> nn.Module:
+    from transformers import AutoModel
+
+    try:
+        model, info = AutoModel.from_pretrained(
+            found.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise BackboneError(f"backbone {found.name!r} cannot be loaded as an encoder: {error}") from error
+    if getattr(model.config, "is_encoder_decoder", False) or not hasattr(model.config, "num_attention_heads"):
+        raise BackboneError(
+            f"backbone {found.name!r} is a {model.config.model_type}; an encoder such as BERT is needed"
+        )
+    pooler = getattr(model, "pooler", None)
+    random = [key for key in info["missing_keys"] if "pooler" in key]
+    if keep_pooler and (pooler is None or random):
+        raise BackboneError(f"backbone {found.name!r} has no pretrained pooler: use pooling 'mean' or 'first'")
+    lost = [key for key in info["missing_keys"] if "pooler" not in key]
+    if lost:
+        raise BackboneError(
+            f"backbone {found.name!r} lacks the weights of {', '.join(lost[:5])}: its file is incomplete"
+        )
+    if pooler is not None and not keep_pooler:
+        model.pooler = None
+    return model
+
+
+def _first_position(model: nn.Module) -> int:
+    """RoBERTa and its kin count positions from the padding index + 1, the others from 0."""
+    embeddings = getattr(model, "embeddings", None)
+    kin = hasattr(embeddings, "create_position_ids_from_input_ids")
+    return int(embeddings.padding_idx) + 1 if kin else 0  # type: ignore[union-attr, arg-type]
+
+
+def _attention_dropout(module: nn.Module) -> float:
+    rate = getattr(module, "dropout", getattr(module, "attention_dropout", 0.0))
+    return float(rate.p if isinstance(rate, nn.Dropout) else rate)
+
+
+def _mean_packed(text: Tensor, counts: Tensor, x: Tensor) -> Tensor:
+    total = torch.zeros(len(counts), x.shape[-1], device=x.device).index_add(0, text, x[0].float())
+    return total / counts[:, None]
+
+
+def _mean_padded(mask: Tensor, x: Tensor) -> Tensor:
+    return (x.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)

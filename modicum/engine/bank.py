@@ -1,0 +1,138 @@
+"""A bank: R runs of one method over one backbone, their learned tensors stacked along the leading axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modicum.base.errors import SpecError
+from modicum.base.rng import stream
+from modicum.engine.backbone import Backbone
+from modicum.engine.noise import Noise
+from modicum.engine.tokens import Batch
+from modicum.methods.base import Adapter, Method, normal, zeros
+
+HEAD_STD = 0.02
+
+
+class Output(NamedTuple):
+    """pooled: (texts, width) fp32. logits: (texts, outputs) fp32. Both in the row's order."""
+
+    pooled: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All that one run learned: a few named tensors without the runs axis. outputs: classes, or 1 for regression."""
+
+    method: Method
+    outputs: int
+    adapter: Mapping[str, Tensor]
+    head: Mapping[str, Tensor]
+
+
+class Head(nn.Module):
+    """Dropout and a linear map, one per run: weight (runs, outputs, width), bias (runs, outputs)."""
+
+    def __init__(self, width: int, outputs: int, rngs: Sequence[np.random.Generator]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(normal(rngs, outputs, width, std=HEAD_STD))
+        self.bias = nn.Parameter(zeros(rngs, outputs))
+
+    def forward(self, pooled: Tensor, run_of_text: Tensor) -> Tensor:
+        """(texts, width) -> (texts, outputs), each text through its own run's map."""
+        if len(self.weight) == 1:
+            return nn.functional.linear(pooled, self.weight[0], self.bias[0])
+        every = torch.einsum("tw,row->tro", pooled, self.weight) + self.bias
+        return every[torch.arange(len(pooled), device=pooled.device), run_of_text]
+
+    def rescale(self, means: Sequence[float], stds: Sequence[float]) -> None:
+        """Fold each run's target scale into its map, so that outputs are in the user's units."""
+        mean, std = (torch.tensor(values, device=self.bias.device)[:, None] for values in (means, stds))
+        with torch.no_grad():
+            self.weight.mul_(std[..., None])
+            self.bias.mul_(std).add_(mean)
+
+
+class Bank(nn.Module):
+    """The adapters and heads of R runs; a single run is a bank of one."""
+
+    def __init__(self, backbone: Backbone, method: Method, outputs: int, rngs: Sequence[np.random.Generator]) -> None:
+        super().__init__()
+        if len(rngs) > 1 and not method.stackable:
+            raise SpecError(f"{type(method).__name__} runs cannot be stacked: build banks of one")
+        if method.needs_packed and not backbone.packed:
+            raise SpecError(
+                f"{type(method).__name__} stands around attention, which {backbone.name!r} does not expose; "
+                "use lora, adapter or bitfit with it"
+            )
+        self.backbone, self.method, self.outputs, self.runs = (backbone, method, outputs, len(rngs))
+        self.adapter: Adapter = method.build_on(backbone.model, backbone.sites, rngs)
+        self.head = Head(backbone.width, outputs, rngs)
+        self.to(backbone.device)
+
+    @classmethod
+    def fresh(cls, backbone: Backbone, method: Method, outputs: int, seeds: Sequence[tuple[int, int]]) -> Bank:
+        """New runs, each initialised from its own (seed, round)."""
+        return cls(backbone, method, outputs, [stream(seed, "init", round_) for seed, round_ in seeds])
+
+    @classmethod
+    def stack(cls, backbone: Backbone, weights: Sequence[Weights]) -> Bank:
+        """Trained runs of one method in one bank."""
+        method, outputs = weights[0].method, weights[0].outputs
+        if any((w.method, w.outputs) != (method, outputs) for w in weights):
+            raise SpecError("only runs of one method with the same number of outputs can be stacked")
+        bank = cls(backbone, method, outputs, [stream(0, "overwritten") for _ in weights])
+        with torch.no_grad():
+            for r, own in enumerate(weights):
+                _fill(bank.adapter, own.adapter, r)
+                _fill(bank.head, own.head, r)
+        return bank
+
+    def unstack(self) -> list[Weights]:
+        """Each run's own tensors, copied."""
+        return [
+            Weights(self.method, self.outputs, self.adapter.exported(r), _row(self.head, r)) for r in range(self.runs)
+        ]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the adapter leaves the backbone's output as it is, so that its features serve all runs."""
+        return not any(True for _ in self.adapter.parameters()) and self.adapter.encoder() is None
+
+    @property
+    def trainable(self) -> int:
+        """Trained parameters of one run."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad) // self.runs
+
+    def forward(self, batch: Batch, noise: Noise | None = None, head_dropout: float = 0.0) -> Output:
+        """Encode and classify the texts of a batch; dropout only where ``noise`` is given."""
+        pooled = self.backbone.encode(batch, runs=self.runs, adapter=self.adapter, noise=noise)
+        return Output(pooled, self.classify(pooled, batch, noise, head_dropout))
+
+    def classify(self, pooled: Tensor, batch: Batch, noise: Noise | None = None, head_dropout: float = 0.0) -> Tensor:
+        """The head alone: (texts, width) -> (texts, outputs)."""
+        if noise is not None and head_dropout:
+            pooled = noise.texts(pooled, head_dropout)
+        return self.head(pooled, torch.from_numpy(batch.run_of_text).to(pooled.device))
+
+
+def _row(module: nn.Module, run: int) -> dict[str, Tensor]:
+    return {name: p.detach()[run].clone() for name, p in module.named_parameters()}
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], run: int) -> None:
+    own = dict(module.named_parameters())
+    if own.keys() != tensors.keys():
+        odd = sorted(own.keys() ^ tensors.keys())[:3]
+        raise SpecError(f"these tensors do not belong to this method and backbone: {', '.join(odd)}")
+    for name, tensor in tensors.items():
+        if own[name].shape[1:] != tensor.shape:
+            raise SpecError(f"tensor {name!r} must be {tuple(own[name].shape[1:])}, got {tuple(tensor.shape)}")
+        own[name][run] = tensor.to(own[name].device)

@@ -1,0 +1,194 @@
+"""The one training loop: a bank of runs, each with its own order, dropout, length and clipping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modicum.base.errors import SpecError
+from modicum.base.rng import stream
+from modicum.base.training import FitJob, Training
+from modicum.base.types import Task
+from modicum.engine import objectives
+from modicum.engine.bank import Bank, Weights
+from modicum.engine.noise import Noise
+from modicum.engine.optimizer import BankOptimizer
+from modicum.engine.tokens import Batch, Tokens, pack
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """How each example fared while it was trained on, one row an epoch.
+
+    correct: (epochs, n) bool, the prediction when the example came up. confidence: (epochs, n) float16, the
+    probability of its label then. Of an epoch that was cut short only the examples that came up count;
+    the others are False and NaN. For regression, correct is empty and confidence is the squared error.
+    """
+
+    correct: np.ndarray
+    confidence: np.ndarray
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained run. loss: its mean over the last epoch. seconds: its share of its bank's wall-clock time."""
+
+    weights: Weights
+    steps: int
+    loss: float
+    seconds: float
+    parameters: int
+    dynamics: Dynamics
+
+
+class Run:
+    """One run's place in the loop: what comes next, and what was seen."""
+
+    def __init__(self, job: FitJob, positions: np.ndarray, training: Training, task: Task, outputs: int) -> None:
+        self.job, self.positions, self.training = job, positions, training
+        self.steps = training.total_steps(len(positions))
+        self.mean, self.std = 0.0, 1.0
+        if task == "regression":  # learned on a common scale, whatever the user's
+            self.mean, self.std = float(np.mean(job.targets)), float(np.std(job.targets)) or 1.0
+        kind = torch.int64 if task == "classification" else torch.float32
+        self.targets = torch.from_numpy((np.asarray(job.targets) - self.mean) / self.std).to(kind)
+        self.weights = (
+            objectives.balanced_weights(self.targets, outputs)
+            if training.balanced and task == "classification"
+            else None
+        )
+        self.dropout = stream(job.seed, "dropout", job.round)
+        self._batches = self._shuffled()
+        self.correct: list[np.ndarray] = []
+        self.confidence: list[np.ndarray] = []
+        self.losses: list[float] = []
+
+    def _shuffled(self) -> Iterator[np.ndarray]:
+        rng, n, size = stream(self.job.seed, "order", self.job.round), len(self.positions), self.training.batch_size
+        while True:
+            self.correct.append(np.zeros(n, dtype=bool))
+            self.confidence.append(np.full(n, np.nan, dtype=np.float16))
+            order = rng.permutation(n)
+            yield from (order[start : start + size] for start in range(0, n, size))
+
+    def next(self) -> np.ndarray:
+        """Indices, into this run's labels, of the next batch."""
+        return next(self._batches)
+
+    def saw(self, indices: np.ndarray, correct: np.ndarray, confidence: np.ndarray) -> None:
+        """Note how a batch fared."""
+        self.correct[-1][indices] = correct
+        self.confidence[-1][indices] = confidence
+
+
+@dataclass
+class Trainer:
+    """Trains one bank. features: (n, width) of the frozen backbone, for methods that leave it as it is."""
+
+    bank: Bank
+    tokens: Tokens
+    training: Training
+    task: Task
+    features: Tensor | None = None
+
+    def fit(self, runs: Sequence[Run]) -> list[Fitted]:
+        """Train all runs to their ends; a run that ends early is left alone from then on."""
+        optimizer = BankOptimizer(self.bank, weight_decay=self.training.weight_decay, clip=self.training.clip)
+        started = time.perf_counter()
+        step = 0
+        while True:
+            factors = [self._factor(run, step, time.perf_counter() - started) for run in runs]
+            if not any(factors):
+                break
+            self._step(runs, [r for r, factor in enumerate(factors) if factor])
+            optimizer.step(factors)
+            step += 1
+        if self.task == "regression":
+            self.bank.head.rescale([run.mean for run in runs], [run.std for run in runs])
+        share = (time.perf_counter() - started) / len(runs)
+        taken = [min(step, run.steps) if self.training.seconds is None else step for run in runs]
+        return [
+            Fitted(weights, n, _last_loss(run), share, self.bank.trainable, _dynamics(run))
+            for weights, n, run in zip(self.bank.unstack(), taken, runs, strict=True)
+        ]
+
+    def _factor(self, run: Run, step: int, elapsed: float) -> float:
+        """The share of the peak rate at this step: linear warm-up, then linear decay; 0 when the run is over."""
+        if self.training.seconds is not None:
+            done = elapsed / self.training.seconds
+        else:
+            done = step / run.steps
+        if done >= 1:
+            return 0.0
+        warmup = self.training.warmup
+        ahead = done + (1 / run.steps if self.training.seconds is None else 0)  # the first step moves, too
+        return min(1.0, max(ahead / warmup, 1e-3)) if done < warmup else (1 - done) / (1 - warmup)
+
+    def _step(self, runs: Sequence[Run], active: list[int]) -> None:
+        picked = {r: runs[r].next() for r in active}
+        positions = np.concatenate([runs[r].positions[picked[r]] for r in active])
+        owners = np.repeat(active, [len(picked[r]) for r in active])
+        batch = pack(self.tokens, positions, owners, first_position=self.bank.backbone.first_position)
+        noise = Noise(batch, [run.dropout for run in runs], self.bank.backbone.device)
+        targets = torch.cat([runs[r].targets[picked[r]] for r in active])[batch.order].to(self.bank.backbone.device)
+        logits = self._logits(batch, positions[batch.order], noise)
+        loss, means = objectives.sum_of_run_means(
+            self._losses(logits, targets, runs, batch), torch.from_numpy(batch.run_of_text).to(logits.device), len(runs)
+        )
+        loss.backward()
+        self._note(runs, picked, batch, logits.detach(), targets, means)
+
+    def _logits(self, batch: Batch, positions: np.ndarray, noise: Noise) -> Tensor:
+        if self.features is None:
+            return self.bank(batch, noise, self.training.head_dropout).logits
+        pooled = self.features[torch.from_numpy(positions)].to(self.bank.backbone.device)
+        return self.bank.classify(pooled, batch, noise, self.training.head_dropout)
+
+    def _losses(self, logits: Tensor, targets: Tensor, runs: Sequence[Run], batch: Batch) -> Tensor:
+        if self.task == "regression":
+            return objectives.squared_error(logits, targets)
+        weights = None
+        if self.training.balanced:
+            weights = torch.stack([run.weights for run in runs])[batch.run_of_text].to(logits.device)  # type: ignore[misc]
+        return objectives.cross_entropy(logits, targets, weights)
+
+    def _note(
+        self,
+        runs: Sequence[Run],
+        picked: dict[int, np.ndarray],
+        batch: Batch,
+        logits: Tensor,
+        targets: Tensor,
+        means: Tensor,
+    ) -> None:
+        if not bool(torch.isfinite(means).all()):
+            lost = runs[int(torch.argmin(torch.isfinite(means).int()))]
+            rate = self.bank.method.learning_rate
+            raise SpecError(
+                f"training diverged (loss is not finite) for seed {lost.job.seed}: lower learning_rate (now {rate})"
+            )
+        if self.task == "classification":
+            right = (logits.argmax(1) == targets).cpu().numpy()
+            sure = logits.softmax(1).gather(1, targets[:, None])[:, 0].cpu().numpy()
+        else:
+            right, sure = np.zeros(len(targets), dtype=bool), objectives.squared_error(logits, targets).cpu().numpy()
+        back = np.argsort(batch.order)
+        right, sure, start = right[back], sure[back], 0
+        for r, indices in picked.items():
+            runs[r].saw(indices, right[start : start + len(indices)], sure[start : start + len(indices)])
+            runs[r].losses.append(float(means[r]))
+            start += len(indices)
+
+
+def _last_loss(run: Run) -> float:
+    per_epoch = -(-len(run.positions) // run.training.batch_size)
+    return float(np.mean(run.losses[-per_epoch:]))
+
+
+def _dynamics(run: Run) -> Dynamics:
+    return Dynamics(np.stack(run.correct), np.stack(run.confidence))

@@ -1,0 +1,181 @@
+"""What a parameter-efficient method is: sites in, an adapter out.
+
+An adapter knows nothing about texts, batches or training. It stands around some of the backbone's maps (its
+*sites*), and each of its parameters has a leading ``runs`` axis, so that R runs share one pass over the backbone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modicum.base.errors import SpecError
+from modicum.base.spec import Record
+
+Role = Literal[
+    "query", "key", "value", "qkv", "attention", "attention_output", "ffn_in", "ffn_out", "norm", "other"
+]  # fmt: skip
+ATTENTION_INPUTS: tuple[Role, ...] = ("query", "key", "value", "qkv")
+"""The maps that read a layer's input; models that fuse them have ``qkv`` alone."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in the backbone where an adapter may stand.
+
+    ``attention`` sites are functions of (query, key, value), each (1, heads, tokens, head_dim); all others are maps of
+    (..., inputs) to (..., outputs). ``layer`` is -1 for the embeddings, and counts the blocks from 0.
+    """
+
+    name: str
+    role: Role
+    layer: int
+    inputs: int
+    outputs: int
+    bias: bool = True
+    heads: int = 0
+
+
+@dataclass
+class Rows:
+    """Which run, and which text, each token of a batch belongs to.
+
+    one_hot: (tokens, runs) in packed rows, (texts, 1, runs) in padded batches; None where there is a single run.
+    run_of_text: (texts,) int64. mean_over_text: (..., 1) -> (texts, 1). spread: (texts, 1) -> (..., 1).
+    """
+
+    runs: int
+    one_hot: Tensor | None
+    run_of_text: Tensor
+    mean_over_text: Callable[[Tensor], Tensor]
+    spread: Callable[[Tensor], Tensor]
+    memo: dict[object, Tensor] = field(default_factory=dict)
+    """What an adapter computed at one site of this pass and needs at a later one."""
+
+    def own(self, vectors: Tensor, like: Tensor) -> Tensor:
+        """(runs, width) -> each token's own vector, broadcastable to ``like`` and in its precision."""
+        vectors = vectors.to(like.dtype)
+        return vectors[0] if self.one_hot is None else self.one_hot.to(like.dtype) @ vectors
+
+    def down(self, x: Tensor, maps: Tensor) -> Tensor:
+        """(..., inputs) through (runs, rank, inputs) -> (..., runs * rank), all runs side by side, unmasked."""
+        return nn.functional.linear(x, maps.to(x.dtype).reshape(-1, maps.shape[-1]))
+
+    def mask(self, h: Tensor) -> Tensor:
+        """Keep each token's own columns of (..., runs * rank)."""
+        if self.one_hot is None:
+            return h
+        return (h.unflatten(-1, (self.runs, -1)) * self.one_hot.to(h.dtype).unsqueeze(-1)).flatten(-2)
+
+    def up(self, h: Tensor, maps: Tensor) -> Tensor:
+        """(..., runs * rank), masked, through (runs, outputs, rank) -> (..., outputs)."""
+        return h @ maps.to(h.dtype).transpose(1, 2).reshape(h.shape[-1], -1)
+
+
+class Adapter(nn.Module, ABC):
+    """All that a run learns inside the backbone; every parameter is shaped (runs, ...).
+
+    position_shift: by how much a method moves the texts' positions (prefix-tuning puts its keys before them).
+    """
+
+    position_shift: int = 0
+
+    def __init__(self, runs: int) -> None:
+        super().__init__()
+        self.runs = runs
+
+    @property
+    @abstractmethod
+    def sites(self) -> frozenset[str]:
+        """Names of the sites that ``around`` wants to see; the others run untouched."""
+
+    def around(self, site: Site, frozen: Callable[..., Tensor], *inputs: Tensor, rows: Rows) -> Tensor:
+        """The adapted map: ``frozen(*inputs)`` with this adapter's change."""
+        return frozen(*inputs)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Backbone parameters to use in place of the frozen ones, by name, without a runs axis."""
+        return {}
+
+    def encoder(self) -> nn.Module | None:
+        """A model to call in place of the backbone, for methods that bring their own modules."""
+        return None
+
+    def exported(self, run: int = 0) -> dict[str, Tensor]:
+        """One run's tensors, without the runs axis, by name."""
+        return {name: p.detach()[run].clone() for name, p in self.named_parameters()}
+
+
+class Method(Record, ABC):
+    """A frozen record of a method's settings; part of a trial's identity.
+
+    learning_rate: peak rate of AdamW for the adapter; every method has a default of its own.
+    head_learning_rate: the same for the classification head.
+    """
+
+    stackable: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
+    needs_packed: ClassVar[bool] = False
+    """True for methods that stand around attention itself, which padded fall-back batches do not expose."""
+
+    learning_rate: float
+    head_learning_rate: float = 5e-3
+
+    @abstractmethod
+    def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
+        """An adapter for ``len(rngs)`` runs, run r drawn from ``rngs[r]`` alone.
+
+        Raises:
+            SpecError: the backbone lacks the sites that this method stands on.
+        """
+
+    def build_on(self, model: nn.Module, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
+        """As ``build``; for methods that also need the backbone's own modules (``full``, Hugging Face PEFT)."""
+        return self.build(sites, rngs)
+
+
+class ParameterTree(nn.Module):
+    """Parameters under dotted site names, which ``nn.ParameterDict`` does not allow."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_parameter(name.replace(".", "/"), nn.Parameter(tensor))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._parameters[name.replace(".", "/")]  # type: ignore[return-value]
+
+
+def pick(sites: Sequence[Site], *roles: Role, layers: bool = True, method: str) -> list[Site]:
+    """The sites of these roles, in order; only inside the blocks unless ``layers`` is False.
+
+    Raises:
+        SpecError: there is none.
+    """
+    found = [site for site in sites if site.role in roles and (site.layer >= 0 or not layers)]
+    if not found:
+        raise SpecError(f"{method} stands on {' or '.join(roles)}, and this backbone has none; choose another method")
+    return found
+
+
+def normal(rngs: Sequence[np.random.Generator], *shape: int, std: float) -> Tensor:
+    """(runs, *shape) fp32, run r drawn from its own generator."""
+    draws = [rng.standard_normal(shape, dtype=np.float32) for rng in rngs]
+    return torch.from_numpy(np.stack(draws)) * std
+
+
+def uniform(rngs: Sequence[np.random.Generator], *shape: int, bound: float) -> Tensor:
+    """(runs, *shape) fp32, uniform in ±bound, run r drawn from its own generator."""
+    draws = [rng.uniform(-bound, bound, shape).astype(np.float32) for rng in rngs]
+    return torch.from_numpy(np.stack(draws))
+
+
+def zeros(rngs: Sequence[np.random.Generator], *shape: int) -> Tensor:
+    """(runs, *shape) fp32 zeros."""
+    return torch.zeros(len(rngs), *shape)

@@ -1,0 +1,46 @@
+"""Full fine-tuning: every weight of the backbone moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from modicum.base.errors import SpecError
+from modicum.methods.base import Adapter, Method, ParameterTree, Site
+
+
+class FullAdapter(Adapter):
+    """Holds an fp32 copy of all of the backbone's parameters; the backbone itself stays as it is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(runs=1)
+        self._names = [name for name, _ in model.named_parameters()]
+        self.weight = ParameterTree(
+            {name: p.detach().float().unsqueeze(0).clone() for name, p in model.named_parameters()}
+        )
+
+    @property
+    def sites(self) -> frozenset[str]:
+        return frozenset()
+
+    def weights(self) -> Mapping[str, Tensor]:
+        return {name: self.weight[name].squeeze(0) for name in self._names}
+
+
+class Full(Method):
+    """Trains all of the backbone's weights and the head; runs cannot be stacked."""
+
+    stackable: ClassVar[bool] = False
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 1e-3
+
+    def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
+        raise SpecError("full fine-tuning needs the backbone's weights: call build_on, not build")
+
+    def build_on(self, model: nn.Module, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
+        if len(rngs) != 1:
+            raise SpecError(f"full fine-tuning cannot stack runs: it needs exactly 1 run, got {len(rngs)}")
+        return FullAdapter(model)

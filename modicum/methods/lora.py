@@ -1,0 +1,69 @@
+"""LoRA: a low-rank update beside frozen maps (Hu et al. 2022)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from modicum.methods.base import (
+    ATTENTION_INPUTS,
+    Adapter,
+    Method,
+    ParameterTree,
+    Role,
+    Rows,
+    Site,
+    pick,
+    uniform,
+    zeros,
+)
+
+TARGETS: dict[str, tuple[Role, ...]] = {
+    "query-value": ("query", "value", "qkv"),
+    "attention": (*ATTENTION_INPUTS, "attention_output"),
+    "all": (*ATTENTION_INPUTS, "attention_output", "ffn_in", "ffn_out"),
+}
+
+
+class LoRAAdapter(Adapter):
+    """``frozen(x) + scale · B(A x)``, with A (runs, rank, inputs) and B (runs, outputs, rank)."""
+
+    def __init__(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator], rank: int, scale: float) -> None:
+        super().__init__(len(rngs))
+        self.scale = scale
+        # Kaiming-uniform with a = sqrt(5), the initialisation of Hu et al.'s code and of PEFT, is ±1/sqrt(inputs)
+        self.down = ParameterTree({s.name: uniform(rngs, rank, s.inputs, bound=1 / math.sqrt(s.inputs)) for s in sites})
+        self.up = ParameterTree({s.name: zeros(rngs, s.outputs, rank) for s in sites})
+        self._sites = frozenset(site.name for site in sites)
+
+    @property
+    def sites(self) -> frozenset[str]:
+        return self._sites
+
+    def delta(self, site: Site, x: Tensor, rows: Rows) -> Tensor:
+        """The update alone: (..., inputs) -> (..., outputs)."""
+        hidden = rows.mask(rows.down(x, self.down[site.name]))
+        return rows.up(hidden, self.scale * self.up[site.name])
+
+    def around(self, site: Site, frozen: Callable[..., Tensor], *inputs: Tensor, rows: Rows) -> Tensor:
+        return frozen(*inputs) + self.delta(site, inputs[0], rows)
+
+
+class LoRA(Method):
+    """Trains a low-rank update of the chosen linear maps, and the head.
+
+    rank: the update's rank r. alpha: the update is scaled by alpha / rank. targets: which maps are updated.
+    """
+
+    learning_rate: float = 1e-3
+    rank: int = 8
+    alpha: float = 8.0
+    targets: Literal["query-value", "attention", "all"] = "all"
+
+    def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
+        chosen = pick(sites, *TARGETS[self.targets], method="lora")
+        return LoRAAdapter(chosen, rngs, self.rank, self.alpha / self.rank)

@@ -1,0 +1,321 @@
+"""From rows to curves: what a report is made of, before anything is worded or drawn."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from modicum.analysis.curves import mean_interval, normalised_auc
+from modicum.base.errors import DataError, UnknownName
+
+IDENTITY_COLUMNS = ("trial", "dataset", "backbone", "method", "strategy", "seed", "round", "labels")
+COST_COLUMNS = ("parameters", "steps", "train_loss")
+TIMING_COLUMNS = ("fit_seconds", "score_seconds", "select_seconds", "peak_memory_mb")
+"""What differs from run to run of the same trial; the last columns of ``results.csv``."""
+
+METRIC_NAMES = {
+    "macro_f1": "macro-F1",
+    "micro_f1": "micro-F1",
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "matthews": "Matthews correlation",
+    "pearson": "Pearson r",
+    "spearman": "Spearman ρ",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "mse": "MSE",
+    "loss": "loss",
+}
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "loss"})
+
+Key = tuple[str, str]
+"""A method and a strategy, by their display labels."""
+
+
+@dataclass(frozen=True)
+class ReportSource:
+    """All that a report is made of.
+
+    title: the page's title.
+    metric: the main metric's column, such as ``macro_f1``; it alone is tested.
+    rows: one mapping for each trial and round: ``IDENTITY_COLUMNS``, then metric columns, ``COST_COLUMNS`` and
+        ``TIMING_COLUMNS``; a missing or NaN value is allowed outside the identity. ``method`` and ``strategy`` are
+        display labels; those called ``random`` and ``full`` are the baselines.
+    manifest: nested plain values: versions, machine, precision, fingerprints, settings, grid.
+    notes: sentences for the reader, shown near the top.
+
+    Raises:
+        DataError: there are no rows, or one lacks an identity column.
+        UnknownName: no row has the metric.
+    """
+
+    title: str
+    metric: str
+    rows: Sequence[Mapping[str, Any]]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise DataError("a report needs at least one finished round, got no rows; run the study first")
+        for position, row in enumerate(self.rows):
+            missing = [name for name in IDENTITY_COLUMNS if row.get(name) is None]
+            if missing:
+                raise DataError(f"row {position} of the report lacks {', '.join(missing)}; every row must have them")
+        if self.metric not in self.metrics:
+            raise UnknownName("metric", self.metric, self.metrics)
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """The numeric columns that are neither identity, cost nor timing; the main metric first, then by name."""
+        known = {*IDENTITY_COLUMNS, *COST_COLUMNS, *TIMING_COLUMNS}
+        found = {name for row in self.rows for name, value in row.items() if name not in known and _is_number(value)}
+        return tuple(sorted(found, key=lambda name: (name != self.metric, name)))
+
+    @property
+    def greater_is_better(self) -> bool:
+        """False for errors such as RMSE."""
+        return self.metric not in LOWER_IS_BETTER
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method with one strategy, over s seeds and the m rounds that all trials of the data set share.
+
+    values: (s, m) the main metric. auc: (s,) its normalised area. finals: metric -> (s,) last shared round.
+    costs: column -> mean over trials of the sum over rounds (parameters: the last; peak memory: the maximum of all),
+        NaN where unknown; ``seconds`` is the sum of fitting, scoring and selecting.
+    """
+
+    method: str
+    strategy: str
+    seeds: tuple[Any, ...]
+    labels: np.ndarray
+    values: np.ndarray
+    finals: Mapping[str, np.ndarray]
+    costs: Mapping[str, float]
+
+    @cached_property
+    def auc(self) -> np.ndarray:
+        """(s,) the area under each seed's curve; NaN where a round has no value."""
+        return normalised_auc(self.labels, self.values)
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """(m,) the mean curve."""
+        return np.asarray(self.band[0])
+
+    @cached_property
+    def band(self) -> np.ndarray:
+        """(3, m) the mean curve and the limits of its 95 % t-interval, NaN where fewer than two seeds have a value."""
+        spans = [mean_interval(column) for column in self.values.T]
+        return np.array([[s.mean for s in spans], [s.low for s in spans], [s.high for s in spans]])
+
+
+@dataclass(frozen=True)
+class Block:
+    """One data set under one backbone: the cells that may be compared with one another."""
+
+    name: str
+    dataset: str
+    backbone: str
+    labels: np.ndarray
+    methods: tuple[str, ...]
+    strategies: tuple[str, ...]
+    cells: Mapping[Key, Cell]
+    warnings: tuple[str, ...]
+
+    @property
+    def random(self) -> str | None:
+        """The label of the strategy that the others must beat."""
+        return next((s for s in self.strategies if _is_called(s, "random")), None)
+
+    @property
+    def full(self) -> str:
+        """The method that the others are compared with: full fine-tuning, or else the first."""
+        return next((m for m in self.methods if _is_called(m, "full")), self.methods[0])
+
+    @cached_property
+    def ordered(self) -> tuple[Cell, ...]:
+        """The cells in the order of methods, then strategies."""
+        keys = [(method, strategy) for method in self.methods for strategy in self.strategies]
+        return tuple(self.cells[key] for key in keys if key in self.cells)
+
+    @property
+    def most_seeds(self) -> int:
+        """The number of seeds of the best-covered cell."""
+        return max(len(cell.seeds) for cell in self.cells.values())
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A source, sorted into blocks."""
+
+    source: ReportSource
+    blocks: tuple[Block, ...]
+
+    @property
+    def metric_name(self) -> str:
+        """The main metric as people write it."""
+        return metric_name(self.source.metric)
+
+
+@dataclass
+class _Trial:
+    """One trial's rows by their number of labels."""
+
+    key: str
+    method: str
+    strategy: str
+    seed: Any
+    rounds: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.method} × {self.strategy}, seed {self.seed}"
+
+
+def build_frame(source: ReportSource) -> Frame:
+    """Sort rows into data sets, methods, strategies and seeds, on the rounds that all trials of a data set share.
+
+    Raises:
+        DataError: two trials of a data set have the same labels and seed, so that a seed would count twice.
+    """
+    groups: dict[tuple[str, str], dict[str, _Trial]] = {}
+    for row in source.rows:
+        group = groups.setdefault((str(row["dataset"]), str(row["backbone"])), {})
+        fresh = _Trial(str(row["trial"]), str(row["method"]), str(row["strategy"]), row["seed"])
+        trial = group.setdefault(fresh.key, fresh)
+        trial.rounds[int(row["labels"])] = row
+    several = len({backbone for _, backbone in groups}) > 1
+    blocks = [
+        _block(source, f"{dataset} · {backbone}" if several else dataset, (dataset, backbone), list(trials.values()))
+        for (dataset, backbone), trials in groups.items()
+    ]
+    return Frame(source, tuple(blocks))
+
+
+def metric_name(column: str) -> str:
+    """A metric's column as people write it."""
+    return METRIC_NAMES.get(column, column.replace("_", " "))
+
+
+def _block(source: ReportSource, name: str, identity: tuple[str, str], trials: list[_Trial]) -> Block:
+    seen: dict[tuple[str, str, str], str] = {}
+    for trial in trials:
+        other = seen.setdefault((trial.method, trial.strategy, str(trial.seed)), trial.key)
+        if other != trial.key:
+            raise DataError(
+                f"trials {other} and {trial.key} are both {trial} on {name}, so that the seed would count twice; "
+                "give their methods or strategies different labels"
+            )
+    kept, labels, warnings = _common_rounds(trials)
+    cells: dict[Key, Cell] = {}
+    for key in dict.fromkeys((t.method, t.strategy) for t in kept):
+        cells[key] = _cell(source, key, [t for t in kept if (t.method, t.strategy) == key], labels)
+    most = max(len(cell.seeds) for cell in cells.values())
+    warnings += _listed(
+        f"of {len(cells)} combinations have fewer than {most} seeds",
+        [f"{c.method} × {c.strategy} ({len(c.seeds)})" for c in cells.values() if len(c.seeds) < most],
+    )
+    empty = sum(int(np.isnan(cell.values).sum()) for cell in cells.values())
+    if empty:
+        rounds = f"{empty} round{'s' * (empty != 1)}"
+        warnings.append(f"{metric_name(source.metric)} is missing in {rounds}; seeds with a gap have no area.")
+    return Block(
+        name=name,
+        dataset=identity[0],
+        backbone=identity[1],
+        labels=np.array(labels),
+        methods=_baseline_first((m for m, _ in cells), "full"),
+        strategies=_baseline_first((s for _, s in cells), "random"),
+        cells=cells,
+        warnings=tuple(warnings),
+    )
+
+
+def _common_rounds(trials: list[_Trial]) -> tuple[list[_Trial], list[int], list[str]]:
+    """The trials that can be compared, the numbers of labels that all of them have, and what to tell the reader."""
+    warnings: list[str] = []
+    counts = Counter(n for trial in trials for n in trial.rounds)
+    anchor = max(counts, key=lambda n: (counts[n], -n))
+    kept = [trial for trial in trials if anchor in trial.rounds]
+    warnings += _listed(
+        f"of {len(trials)} trials share no number of labels with the others and are left out",
+        [str(trial) for trial in trials if anchor not in trial.rounds],
+    )
+    labels = sorted(set.intersection(*(set(trial.rounds) for trial in kept)))
+    longest = max(len(trial.rounds) for trial in kept)
+    warnings += _listed(
+        f"of {len(trials)} trials have fewer rounds than the longest (unfinished, or stopped early)",
+        [f"{t} ({len(t.rounds)} of {longest} rounds)" for t in kept if len(t.rounds) < longest],
+    )
+    every = {n for trial in kept for n in trial.rounds}
+    if len(every) > len(labels):
+        warnings.append(
+            f"Curves, tables and tests use only the {len(labels)} of {len(every)} numbers of labels that all trials "
+            f"share ({_span(labels)}); results.csv has every round."
+        )
+    return kept, labels, warnings
+
+
+def _cell(source: ReportSource, key: Key, trials: list[_Trial], labels: list[int]) -> Cell:
+    trials = sorted(trials, key=lambda trial: (str(type(trial.seed)), trial.seed))
+
+    def table(column: str) -> np.ndarray:
+        return np.array([[_number(trial.rounds[n].get(column)) for n in labels] for trial in trials])
+
+    costs = {"parameters": mean_interval(table("parameters")[:, -1]).mean}
+    for column in ("steps", "fit_seconds", "score_seconds", "select_seconds"):
+        costs[column] = mean_interval([_total(values) for values in table(column)]).mean
+    costs["seconds"] = _total(np.array([costs[c] for c in ("fit_seconds", "score_seconds", "select_seconds")]))
+    costs["peak_memory_mb"] = max(filter(math.isfinite, table("peak_memory_mb").flat), default=math.nan)
+    return Cell(
+        method=key[0],
+        strategy=key[1],
+        seeds=tuple(trial.seed for trial in trials),
+        labels=np.array(labels),
+        values=table(source.metric),
+        finals={metric: table(metric)[:, -1] for metric in source.metrics},
+        costs=costs,
+    )
+
+
+def _total(values: np.ndarray) -> float:
+    """The sum of what is known: the last round, for one, scores nothing. NaN where nothing is known."""
+    return math.nan if np.isnan(values).all() else float(np.nansum(values))
+
+
+def _listed(what: str, names: Sequence[str], show: int = 5) -> list[str]:
+    """One sentence that counts and names, or none."""
+    if not names:
+        return []
+    more = f" and {len(names) - show} more" if len(names) > show else ""
+    return [f"{len(names)} {what}: {'; '.join(names[:show])}{more}."]
+
+
+def _span(labels: Sequence[int]) -> str:
+    return f"{labels[0]} to {labels[-1]}" if len(labels) > 1 else f"{labels[0]}"
+
+
+def _baseline_first(names: Iterable[str], baseline: str) -> tuple[str, ...]:
+    return tuple(sorted(dict.fromkeys(names), key=lambda name: not _is_called(name, baseline)))
+
+
+def _is_called(label: str, name: str) -> bool:
+    """True for ``random`` and ``random(batch=5)`` alike."""
+    return label == name or label.startswith(f"{name}(")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> float:
+    return float(value) if _is_number(value) else math.nan

@@ -1,0 +1,32 @@
+"""The page: one file that needs no network and no script."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from modicum.report.document import Document
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def html(document: Document) -> str:
+    """The document as a self-contained page."""
+    # matplotlib takes half a second to import, which nobody should pay who only asks for a table.
+    from modicum.report import figures
+
+    numbers = count(1)
+
+    def chart(svg: str) -> Markup:
+        return Markup(figures.with_own_ids(svg, f"g{next(numbers)}-"))
+
+    metric, found = document.frame.metric_name, document.found
+    sheets = {section.block.name: figures.sheets(section.block, metric, found) for section in document.sections}
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html.j2").render(document=document, sheets=sheets, chart=chart)

@@ -1,0 +1,311 @@
+"""The report's tables, worded once; ``html`` and ``text`` only set them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+from modicum.analysis.curves import Interval, mean_interval, ripl
+from modicum.base.spec import canonical_json
+from modicum.report.findings import TESTS, Contrast, Target, number, signed, targets
+from modicum.report.frame import LOWER_IS_BETTER, METRIC_NAMES, Block, Cell, Frame, Key, metric_name
+
+PROSE = frozenset({"verdict", "value"})
+"""Columns of words, which are set from the left."""
+
+Mark = Literal["", "best", "better", "worse", "undecided"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A table's cell: its text, a smaller note after it (an interval, a reason), and what it stands for."""
+
+    text: str
+    note: str = ""
+    mark: Mark = ""
+
+    @property
+    def plain(self) -> str:
+        """Text and note on one line."""
+        return f"{self.text} {self.note}".strip()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row: the group that it belongs to, its head, and its items."""
+
+    group: str
+    head: str
+    items: tuple[Item, ...]
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """columns: the name of the groups (empty where rows have none), of the row heads, and of the items."""
+
+    caption: str
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The columns that are printed."""
+        return tuple(name for name in self.columns if name)
+
+    @property
+    def aligns(self) -> tuple[Literal["l", "r"], ...]:
+        """For each of ``columns``, left for names and prose, right for numbers."""
+        return tuple("l" if i < 2 or name in PROSE else "r" for i, name in enumerate(self.columns))
+
+    @property
+    def groups(self) -> list[tuple[str, list[Line]]]:
+        """The lines by their group, in order."""
+        return [(name, list(lines)) for name, lines in groupby(self.lines, key=lambda line: line.group)]
+
+    def row(self, line: Line) -> tuple[Item, ...]:
+        """A line's printed items, its group and head among them."""
+        return (*((Item(line.group),) if self.columns[0] else ()), Item(line.head), *line.items)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A headed piece of a data set's section. key: names the figures that go with it."""
+
+    key: Literal["result", "random", "target", "method", "cost"]
+    heading: str
+    lead: str
+    table: Table
+
+
+def parts(frame: Frame, block: Block, found: Sequence[Contrast]) -> list[Part]:
+    """All tables of one data set, in reading order; those with nothing to say are left out."""
+    mine = [contrast for contrast in found if contrast.block == block.name]
+    pieces = [
+        _result(frame, block),
+        _against_random(block, [c for c in mine if c.kind == "strategy"]),
+        _labels_to_target(frame, block),
+        _against_full(block, [c for c in mine if c.kind == "method"]),
+        _cost(block),
+    ]
+    return [piece for piece in pieces if piece]
+
+
+def curve_table(frame: Frame) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for a terminal: the mean metric at each number of labels, and the normalised AUC."""
+    several = len(frame.blocks) > 1
+    grid = sorted({int(n) for block in frame.blocks for n in block.labels})
+    header = [*(["data set"] if several else []), "method", "strategy", *map(str, grid), "AUC"]
+    rows = []
+    for block in frame.blocks:
+        for cell in block.ordered:
+            values = dict(zip(block.labels.tolist(), cell.mean.tolist(), strict=True))
+            curve = [number(values[n]) if n in values else "" for n in grid]
+            start = [block.name] if several else []
+            rows.append([*start, cell.method, cell.strategy, *curve, number(mean_interval(cell.auc).mean)])
+    return header, rows
+
+
+def manifest_tables(manifest: Mapping[str, Any]) -> list[Table]:
+    """One table for each top-level entry, with nested names joined by dots."""
+    loose = {name: value for name, value in manifest.items() if not isinstance(value, Mapping)}
+    nested = {name: value for name, value in manifest.items() if isinstance(value, Mapping) and value}
+    sections = {**({"general": loose} if loose else {}), **nested}
+    return [
+        Table(
+            caption=str(name).replace("_", " "),
+            columns=("", "setting", "value"),
+            lines=tuple(Line("", key, (Item(value),)) for key, value in _flat(entries)),
+        )
+        for name, entries in sections.items()
+    ]
+
+
+def spread(span: Interval, write: Callable[[float], str] = number) -> str:
+    """``[low, high]``, or nothing where there is no interval."""
+    return f"[{write(span.low)}, {write(span.high)}]" if math.isfinite(span.low) else ""
+
+
+def p_value(p: float) -> str:
+    """Two decimals from 0.1 up, four below, ``<0.0001`` beyond."""
+    if not math.isfinite(p):
+        return "–"
+    return "<0.0001" if p < 0.0001 else f"{p:.2f}" if p >= 0.1 else f"{p:.4f}"
+
+
+def _result(frame: Frame, block: Block) -> Part:
+    main, last = frame.source.metric, f"{int(block.labels[-1]):,}"
+    shown = [name for name in frame.source.metrics if name == main or name in METRIC_NAMES]
+    finals = {name: {_key(c): mean_interval(c.finals[name]) for c in block.ordered} for name in shown}
+    areas = {_key(c): mean_interval(c.auc) for c in block.ordered}
+    best = {name: _best(spans.values(), name) for name, spans in finals.items()}
+    best_area = _best(areas.values(), main)
+    gains = _ripl(frame, block, areas)
+    lines = []
+    for cell in block.ordered:
+        key = _key(cell)
+        items = [_measured(finals[main][key], best[main]), _measured(areas[key], best_area)]
+        items += [Item(number(gains[key]))] if gains else []
+        items += [_measured(finals[name][key], best[name], interval=False) for name in shown if name != main]
+        items += [Item(str(areas[key].n))]
+        lines.append(Line(cell.method, cell.strategy, tuple(items), baseline=cell.strategy == block.random))
+    columns = ["method", "strategy", f"{frame.metric_name} at {last} labels", "normalised AUC"]
+    columns += ["RIPL"] if gains else []
+    columns += [f"{metric_name(name)} at {last}" for name in shown if name != main]
+    caption = f"{block.name}: {frame.metric_name} with all labels, and the area under its curve"
+    notes = ["Mean over seeds with its 95 % t-interval; the best mean of each column is marked."]
+    notes += ["RIPL is the share of the room above random that is closed: (AUC − random) / (1 − random)."] if gains else []
+    table = Table(caption, (*columns, "seeds"), tuple(lines), tuple(notes))
+    return Part("result", "Final metric and area under the curve", "", table)
+
+
+def _against_random(block: Block, found: Sequence[Contrast]) -> Part | None:
+    if not found:
+        return None
+    lines = tuple(Line(c.cell.method, c.cell.strategy, _tested(c)) for c in found)
+    caption = f"{block.name}: each strategy against {block.random}"
+    lead = f"Difference of normalised AUC from {block.random} with the same method, seed by seed."
+    table = Table(caption, ("method", "strategy", *TEST_COLUMNS), lines, (TEST_NOTE,))
+    return Part("random", "Does choosing beat random?", lead, table)
+
+
+def _against_full(block: Block, found: Sequence[Contrast]) -> Part | None:
+    if not found:
+        return None
+    lines = tuple(Line(c.cell.strategy, c.cell.method, _tested(c)) for c in found)
+    caption = f"{block.name}: each method against {block.full}"
+    lead = f"Difference of normalised AUC from {block.full} with the same strategy, seed by seed."
+    table = Table(caption, ("strategy", "method", *TEST_COLUMNS), lines, (TEST_NOTE,))
+    return Part("method", "Which method learns best?", lead, table)
+
+
+TEST_COLUMNS = ("AUC difference", "wins–ties–losses", "sign-flip p", "Wilcoxon p", "Mann–Whitney p", "verdict")
+TEST_NOTE = (
+    "Mean difference with its 95 % bootstrap (BCa) interval. Two-sided p, and in brackets after Holm's correction over "
+    "all comparisons of the report; sign-flip and Wilcoxon are paired by seed and exact, Mann–Whitney is not paired. "
+    "The verdict rests on the corrected sign-flip p."
+)
+
+
+def _tested(contrast: Contrast) -> tuple[Item, ...]:
+    result = contrast.result
+    span = Interval(result.mean, result.low, result.high, result.n)
+    tests = [
+        Item(p_value(getattr(result, test)), f"({p_value(contrast.corrected[test])})" if result.n > 1 else "")
+        for test in TESTS
+    ]
+    return (
+        Item(signed(result.mean), spread(span, signed)),
+        Item(f"{result.wins}–{result.ties}–{result.losses}"),
+        *tests,
+        Item(contrast.verdict.word, f"({contrast.verdict.reason})", contrast.verdict.word),
+    )
+
+
+def _labels_to_target(frame: Frame, block: Block) -> Part | None:
+    better = frame.source.greater_is_better
+    found = [t for method in block.methods for t in targets(block, method, greater_is_better=better)]
+    if not found or len(block.labels) < 2:
+        return None
+    columns = ("target", "labels", *(["saved"] if block.random else []), "seeds that reach it")
+    lines = tuple(_reached(target, block) for target in found)
+    if block.random:
+        lead = f"The target is what {block.random} ends at with the same method."
+    else:
+        lead = "Without a random baseline, the target is what every strategy of the method ends at or beyond."
+    note = "Read off the mean curve, made monotone, linearly between rounds; ≤ where the first round is there already."
+    caption = f"{block.name}: labels needed to reach a target {frame.metric_name}"
+    table = Table(caption, ("method", "strategy", *columns), lines, (note,))
+    return Part("target", "How many labels are saved?", lead, table)
+
+
+def _reached(target: Target, block: Block) -> Line:
+    labels = "not reached" if target.labels is None else f"{math.ceil(target.labels - 1e-9):,}"
+    items = [Item(number(target.target)), Item(("≤ " if target.at_start else "") + labels)]
+    if block.random:
+        items.append(Item(_saved(target)))
+    items.append(Item(f"{target.reached} of {len(target.cell.seeds)}"))
+    return Line(target.cell.method, target.cell.strategy, tuple(items), baseline=target.cell.strategy == block.random)
+
+
+def _saved(target: Target) -> str:
+    if target.saved is None:
+        return "–"
+    text = f"{100 * target.saved:.0f} %".replace("-", "−")
+    return ("≥ " if target.at_start else "") + ("0 %" if text == "−0 %" else text)
+
+
+COSTS = {
+    "parameters": "trainable parameters",
+    "steps": "steps",
+    "fit_seconds": "fitting, s",
+    "score_seconds": "scoring, s",
+    "select_seconds": "selecting, s",
+    "seconds": "total, s",
+    "peak_memory_mb": "peak memory, MB",
+}
+
+
+def _cost(block: Block) -> Part | None:
+    known = [name for name in COSTS if any(math.isfinite(cell.costs[name]) for cell in block.ordered)]
+    if not known:
+        return None
+    lines = tuple(
+        Line(cell.method, cell.strategy, tuple(Item(amount(cell.costs[name])) for name in known))
+        for cell in block.ordered
+    )
+    columns = ("method", "strategy", *(COSTS[name] for name in known))
+    note = "Mean over trials of the sum over rounds; memory is the largest seen. Times depend on the machine."
+    return Part("cost", "What does it cost?", "", Table(f"{block.name}: cost of a trial", columns, lines, (note,)))
+
+
+def amount(value: float) -> str:
+    """A count or a duration: three significant digits below 100, whole numbers with separators from there."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def _key(cell: Cell) -> Key:
+    return cell.method, cell.strategy
+
+
+def _best(spans: Iterable[Interval], metric: str) -> float:
+    means = [span.mean for span in spans if math.isfinite(span.mean)]
+    return (min if metric in LOWER_IS_BETTER else max)(means, default=math.nan)
+
+
+def _measured(span: Interval, best: float, *, interval: bool = True) -> Item:
+    return Item(number(span.mean), spread(span) if interval else "", "best" if span.mean == best else "")
+
+
+def _ripl(frame: Frame, block: Block, areas: Mapping[Key, Interval]) -> dict[Key, float]:
+    """RIPL of every cell; empty where there is no random, or the metric is not bounded by 1."""
+    bounded = all(float(cell.values[cell.values == cell.values].max(initial=0.0)) <= 1 for cell in block.cells.values())
+    if block.random is None or not frame.source.greater_is_better or not bounded:
+        return {}
+    gains = {}
+    for method, strategy in areas:
+        passive = areas.get((method, block.random))
+        known = passive is not None and strategy != block.random
+        gains[method, strategy] = ripl(areas[method, strategy].mean, passive.mean) if known and passive else math.nan
+    return gains
+
+
+def _flat(entries: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in entries.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    try:
+        return canonical_json(value)
+    except (TypeError, ValueError):
+        return str(value)

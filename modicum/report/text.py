@@ -1,0 +1,196 @@
+"""The same report as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from modicum.base.spec import canonical_json
+from modicum.report.document import Document
+from modicum.report.frame import COST_COLUMNS, IDENTITY_COLUMNS, TIMING_COLUMNS, ReportSource
+from modicum.report.tables import PROSE, Item, Table
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "`": r"\textasciigrave{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "[": "{[}",
+    "]": "{]}",
+    "−": r"\ensuremath{-}",
+    "×": r"\ensuremath{\times}",
+    "≤": r"\ensuremath{\leq}",
+    "≥": r"\ensuremath{\geq}",
+    "±": r"\ensuremath{\pm}",
+    "·": r"\ensuremath{\cdot}",
+    "α": r"\ensuremath{\alpha}",
+    "ρ": r"\ensuremath{\rho}",
+    "–": "--",
+    "…": r"\dots{}",
+    "‘": "`",
+    "’": "'",
+}
+"""Brackets are braced because one that follows a row's end would be read as its optional argument."""
+
+PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
+\usepackage[T1]{fontenc}
+\usepackage[utf8]{inputenc}
+\usepackage[landscape,margin=15mm]{geometry}
+\usepackage{booktabs}
+\usepackage{longtable}
+\setlength{\parindent}{0pt}
+\setlength{\parskip}{4pt}
+\setlength{\tabcolsep}{4pt}
+"""
+
+
+def markdown(document: Document) -> str:
+    """The document as GitHub-flavoured Markdown."""
+    lines = [f"# {escape_markdown(document.title)}", ""]
+    lines += [f"- {escape_markdown(section.finding)}" for section in document.sections]
+    lines += ["", escape_markdown(document.summary), ""] if document.summary else [""]
+    lines += [f"> {escape_markdown(note)}\n" for note in document.notes]
+    lines += ["## How to read this", "", escape_markdown(" ".join(document.how_to_read)), ""]
+    for section in document.sections:
+        lines += [f"## {escape_markdown(section.block.name)}", "", escape_markdown(section.facts) + ".", ""]
+        lines += [f"> {escape_markdown(warning)}\n" for warning in section.block.warnings]
+        for part in section.parts:
+            lines += [f"### {escape_markdown(part.heading)}", ""]
+            lines += [escape_markdown(part.lead), ""] if part.lead else []
+            lines += _markdown_table(part.table)
+    if document.manifest:
+        lines += ["## Manifest", ""]
+        for table in document.manifest:
+            lines += [f"### {escape_markdown(table.caption)}", "", *_markdown_table(table, caption=False)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def latex(document: Document) -> str:
+    """The document as a LaTeX file of booktabs tables, which compiles as it is or can be taken apart."""
+    body = [rf"\section*{{{escape_latex(document.title)}}}"]
+    body += [escape_latex(section.finding) + r"\par" for section in document.sections]
+    texts = (document.summary, *document.notes, *document.how_to_read)
+    body += [escape_latex(text) + r"\par" for text in texts if text]
+    for section in document.sections:
+        body += ["", rf"\subsection*{{{escape_latex(section.block.name)}}}", escape_latex(section.facts) + r".\par"]
+        body += [escape_latex(warning) + r"\par" for warning in section.block.warnings]
+        for part in section.parts:
+            body += ["", *_latex_table(part.table)]
+    return "\n".join([PREAMBLE, r"\begin{document}", *body, "", r"\end{document}", ""])
+
+
+def results_csv(source: ReportSource) -> str:
+    """One line for each trial and round, byte for byte the same for the same results; timings come last.
+
+    Lines are sorted by identity, so the order in which trials finished does not show. Floats are written by
+    ``repr``, missing values and NaN as nothing.
+    """
+    known = {*IDENTITY_COLUMNS, *source.metrics, *COST_COLUMNS, *TIMING_COLUMNS}
+    others = sorted({name for row in source.rows for name in row} - known)
+    present = {name for row in source.rows for name in row}
+    columns = [*IDENTITY_COLUMNS, *source.metrics, *COST_COLUMNS, *others, *TIMING_COLUMNS]
+    columns = [name for name in columns if name in present]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_field(row.get(name)) for name in columns] for row in sorted(source.rows, key=_identity))
+    return out.getvalue()
+
+
+def escape_markdown(text: str) -> str:
+    """Text as literal Markdown on one line; underscores within words need no escape."""
+    text = re.sub(r"([\\`*\[\]<>|~])", r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
+
+
+def escape_latex(text: str) -> str:
+    """Text as literal LaTeX on one line."""
+    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _markdown_table(table: Table, *, caption: bool = True) -> list[str]:
+    rules = [":---" if align == "l" else "---:" for align in _aligns(table)]
+    lines = [f"**{escape_markdown(table.caption)}**", ""] if caption else []
+    lines += [_markdown_row([escape_markdown(name) for name in table.header]), _markdown_row(rules)]
+    lines += [_markdown_row([_markdown_item(item) for item in table.row(line)]) for line in table.lines]
+    return [*lines, "", *[f"{escape_markdown(note)}\n" for note in table.notes]]
+
+
+def _aligns(table: Table) -> list[str]:
+    return [align for name, align in zip(table.columns, table.aligns, strict=True) if name]
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_item(item: Item) -> str:
+    text = escape_markdown(item.text)
+    if item.mark == "best":
+        text = f"**{text}**"
+    return f"{text} {escape_markdown(item.note)}".strip()
+
+
+def _latex_table(table: Table) -> list[str]:
+    aligned = zip(table.header, _aligns(table), strict=True)
+    spec = "".join("p{50mm}" if name in PROSE else align for name, align in aligned)
+    header = " & ".join(escape_latex(name) for name in table.header) + r" \\"
+    lines = [
+        r"{\footnotesize",
+        rf"\begin{{longtable}}{{{spec}}}",
+        rf"\caption{{{escape_latex(table.caption)}}}\\",
+        rf"\toprule {header} \midrule",
+        r"\endfirsthead",
+        rf"\toprule {header} \midrule",
+        r"\endhead",
+        r"\bottomrule",
+        r"\endlastfoot",
+    ]
+    previous = None
+    for line in table.lines:
+        if previous is not None and line.group != previous:
+            lines.append(r"\addlinespace")
+        previous = line.group
+        lines.append(" & ".join(_latex_item(item) for item in table.row(line)) + r" \\")
+    lines += [r"\end{longtable}"]
+    return [*lines, *[escape_latex(note) + r"\par" for note in table.notes], "}"]
+
+
+def _latex_item(item: Item) -> str:
+    text = escape_latex(item.text)
+    if item.mark == "best":
+        text = rf"\textbf{{{text}}}"
+    return f"{text} {escape_latex(item.note)}".strip()
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    names = [str(row[name]) for name in ("dataset", "backbone", "method", "strategy")]
+    seed = row["seed"]
+    return (*names, isinstance(seed, str), seed, int(row["labels"]), int(row["round"]), str(row["trial"]))
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return repr(value)
+    return canonical_json(value) if isinstance(value, (dict, list)) else str(value)

@@ -1,0 +1,136 @@
+"""Strategies that cluster the frozen backbone's embeddings. They need no trained model: warm starts can use them."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+from sklearn import cluster
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
+
+from modicum.base.types import Signal, Task
+from modicum.strategies.base import Selection, Strategy, View, check_k, unscored
+
+LARGE, MANY = 20_000, 1_000_000
+"""Beyond this many examples, or examples x clusters, k-means works on mini-batches."""
+CROWD = 5_000
+"""Beyond this many members, a random sample of a cluster stands for it where all pairs are compared."""
+
+
+def partition(x: np.ndarray, clusters: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """K-means: the cluster of each row, (n,), and the centres, (clusters, width). Clusters may stay empty."""
+    seed = int(rng.integers(2**31))
+    in_batches = len(x) > LARGE or len(x) * clusters > MANY
+    if in_batches:
+        model = cluster.MiniBatchKMeans(clusters, random_state=seed, batch_size=4096)
+    else:
+        model = cluster.KMeans(clusters, random_state=seed)
+    # Full k-means on one thread: more would add up the centres in any order, and the same seed could give other picks.
+    with warnings.catch_warnings(), threadpool_limits(None if in_batches else 1, "openmp"):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # duplicates leave clusters empty: callers expect it
+        model.fit(x)
+    return model.labels_, model.cluster_centers_
+
+
+def members_of(labels: np.ndarray, clusters: int) -> list[np.ndarray]:
+    """The positions in each cluster, in rising order."""
+    sizes = np.bincount(labels, minlength=clusters)
+    return np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
+
+
+def in_turn(queues: Iterable[Iterator[int]]) -> Iterator[int]:
+    """One item of each queue, then a second one of each, and so on until all are empty."""
+    waiting = deque(queues)
+    while waiting:
+        queue = waiting.popleft()
+        for item in islice(queue, 1):
+            yield item
+            waiting.append(queue)
+
+
+def central_first(x: np.ndarray, members: np.ndarray, centre: np.ndarray) -> Iterator[int]:
+    """A cluster's members, nearest to its centre first."""
+    yield from members[np.argsort(((x[members] - centre) ** 2).sum(axis=1), kind="stable")].tolist()
+
+
+def typical_first(x: np.ndarray, members: np.ndarray, neighbours: int, rng: np.random.Generator) -> Iterator[int]:
+    """A cluster's members, most typical first; beyond a random ``CROWD`` of them, the rest in random order."""
+    if len(members) > CROWD:
+        members = rng.permutation(members)
+    judged, rest = members[:CROWD], members[CROWD:]
+    yield from judged[np.argsort(mean_distance(x[judged], neighbours), kind="stable")].tolist()
+    yield from rest.tolist()
+
+
+def mean_distance(x: np.ndarray, neighbours: int) -> np.ndarray:
+    """(n,) mean distances to the nearest other rows of (n, width): the inverse of typicality. 0 for a lone row."""
+    count = min(neighbours, len(x) - 1)
+    if count == 0:
+        return np.zeros(len(x))
+    distances, _ = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(x).kneighbors()
+    return np.asarray(distances.mean(axis=1))
+
+
+class KMeans(Strategy):
+    """Picks the candidate nearest to the centre of each of k clusters (Xu et al. 2003; Yuan et al. 2020).
+
+    Where duplicates leave fewer than k clusters, it goes round again, largest cluster first.
+    """
+
+    needs: ClassVar[frozenset[Signal]] = frozenset({"frozen_embedding"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "regression"})
+
+    def select(self, view: View, k: int, *, rng: np.random.Generator) -> Selection:
+        check_k(view, k)
+        x = np.asarray(view.signals["frozen_embedding"])
+        labels, centres = partition(x, k, rng)
+        groups = members_of(labels, k)
+        order = sorted(range(k), key=lambda c: -len(groups[c]))
+        picks = in_turn(central_first(x, groups[c], centres[c]) for c in order)
+        return unscored(np.fromiter(islice(picks, k), np.int64))
+
+
+class TypiClust(Strategy):
+    """Picks the most typical candidate of each cluster that holds no label yet (Hacohen et al. 2022, TPC_RP).
+
+    Candidates and labelled examples are clustered together, on embeddings of length 1, into k + labelled clusters.
+    Clusters with the fewest labels come first, and among them the largest. Typicality is the inverse of the mean
+    distance to the nearest neighbours within the cluster. Where clusters run out it goes round again, and takes from
+    clusters under ``min_size`` only when the others are empty. In clusters of more than 5,000 a random 5,000 stand for
+    all.
+
+    max_clusters: at most so many. neighbours: how many make up typicality. min_size: the fewest candidates of a cluster
+    that counts.
+    """
+
+    needs: ClassVar[frozenset[Signal]] = frozenset({"frozen_embedding"})
+    needs_labelled: ClassVar[frozenset[Signal]] = frozenset({"frozen_embedding"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "regression"})
+    max_clusters: int = Field(default=500, ge=1)
+    neighbours: int = Field(default=20, ge=1)
+    min_size: int = Field(default=5, ge=1)
+
+    def select(self, view: View, k: int, *, rng: np.random.Generator) -> Selection:
+        check_k(view, k)
+        x = np.asarray(view.signals["frozen_embedding"])
+        known = np.asarray(view.labelled["frozen_embedding"]) if view.n_labelled else x[:0]
+        x = normalize(np.concatenate([x, known]), copy=False)
+        clusters = min(k + view.n_labelled, self.max_clusters)
+        labels, _ = partition(x, clusters, rng)
+        covered = np.bincount(labels[view.n :], minlength=clusters)
+        groups = members_of(labels[: view.n], clusters)
+        order = sorted(range(clusters), key=lambda c: (covered[c], -len(groups[c])))
+        big = [groups[c] for c in order if len(groups[c]) >= self.min_size]
+        small = [groups[c] for c in order if 0 < len(groups[c]) < self.min_size]
+        picks = chain.from_iterable(
+            in_turn(typical_first(x, members, self.neighbours, rng) for members in tier) for tier in (big, small)
+        )
+        return unscored(np.fromiter(islice(picks, k), np.int64))

@@ -1,0 +1,149 @@
+"""Makes a study's ingredients ready: data split, backbone loaded, trials named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from modicum.base.errors import SpecError
+from modicum.base.rng import stream
+from modicum.data.dataset import Dataset
+from modicum.data.shipped import shipped
+from modicum.data.sources import load
+from modicum.engine.backbone import Backbone
+from modicum.engine.cache import Corpus
+from modicum.methods import METHODS
+from modicum.strategies import STRATEGIES
+from modicum.strategies.base import Strategy
+from modicum.study.spec import BackboneSettings, Choice, Data, Study, Trial
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set ready for trials: labelled texts to draw from, and labelled texts to test on."""
+
+    title: str
+    pool: Corpus
+    test: Corpus
+
+    @property
+    def train(self) -> Dataset:
+        return self.pool.dataset
+
+    @property
+    def outputs(self) -> int:
+        """Classes, or 1 for regression."""
+        return len(self.train.classes) or 1
+
+
+def load_backbone(settings: BackboneSettings) -> Backbone:
+    """The backbone that these settings name."""
+    return Backbone.load(
+        settings.name, pooling=settings.pooling, max_length=settings.max_length, precision=settings.precision
+    )
+
+
+def load_data(data: Data) -> tuple[Dataset, Dataset]:
+    """Train and test sets with the same classes; without a test file, a stratified share of train is held out.
+
+    Raises:
+        DataError: bad files. SpecError: too few labelled rows to hold some out.
+    """
+    found = shipped(data.train)
+    columns = {"text": data.text, "pair": data.pair, "label": data.label, "id": data.id, "task": data.task}
+    options = {**columns, "skip_bad_rows": data.skip_bad_rows}
+    train_path, test_path = found if found is not None else (data.train, None)
+    test_path = data.test or test_path
+    everything = load(train_path, classes=data.classes, **options)
+    train = everything.subset(everything.labelled_positions())
+    if not len(train):
+        raise SpecError(
+            f'a study needs labels to draw on, and {data.train!r} has none: name its label column with label = "..."'
+        )
+    if test_path is not None:
+        test = load(test_path, classes=data.classes, for_training=False, **{**options, "task": train.task})
+        test = test.subset(test.labelled_positions())
+        return train, test.with_classes(train.classes) if train.task == "classification" else test
+    kept, held = hold_out(train, data.test_share)
+    return train.subset(kept), train.subset(held)
+
+
+def hold_out(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions to keep and to hold out: of every class the same share (at least one), the same ones always."""
+    rng = stream(0, "hold-out")
+    groups = (
+        [np.flatnonzero(dataset.labels == c) for c in range(len(dataset.classes))]
+        if dataset.task == "classification"
+        else [np.arange(len(dataset))]
+    )
+    held = []
+    for group in groups:
+        if len(group) > 1:
+            held.append(rng.permutation(group)[: max(1, round(share * len(group)))])
+    chosen = np.sort(np.concatenate(held)) if held else np.zeros(0, np.int64)
+    kept = np.setdiff1d(np.arange(len(dataset)), chosen)
+    if not len(chosen) or not len(kept):
+        raise SpecError(
+            f"{dataset.name!r} has too few labelled rows ({len(dataset)}) to hold out a test set: name a test file"
+        )
+    return kept, chosen
+
+
+def prepare(study: Study, backbone: Backbone, folder: Path) -> list[Prepared]:
+    """All data sets of a study as the backbone sees them; features are remembered in ``folder``."""
+    ready = []
+    for data in study.data:
+        train, test = load_data(data)
+        if study.loop.warm_start >= len(train):
+            raise SpecError(
+                f"warm_start = {study.loop.warm_start} leaves no pool: {data.title!r} has {len(train)} labelled rows to draw from"
+            )
+        ready.append(Prepared(data.title, Corpus(backbone, train, folder), Corpus(backbone, test, folder)))
+    return ready
+
+
+def make_strategy(choice: Choice, task: str) -> Strategy:
+    """The strategy that a choice names, checked against the task."""
+    strategy: Strategy = STRATEGIES.create(choice.name, **choice.options)
+    if task not in strategy.tasks:
+        raise SpecError(f"strategy {choice.name!r} works for {' and '.join(sorted(strategy.tasks))}, not for {task}")
+    return strategy
+
+
+def make_trials(study: Study, backbone: Backbone, prepared: Prepared) -> list[Trial]:
+    """All trials of one data set, ordered by method, then seed, then strategy."""
+    trials = []
+    for method, seed, strategy in product(study.methods, study.seeds, study.strategies):
+        trials.append(
+            Trial(
+                dataset=prepared.title,
+                fingerprint=prepared.train.fingerprint,
+                test_fingerprint=prepared.test.dataset.fingerprint,
+                backbone=backbone.name,
+                backbone_fingerprint=backbone.fingerprint,
+                pooling=backbone.pooling,
+                max_length=backbone.max_length,
+                precision=str(backbone.dtype).removeprefix("torch."),
+                method=method,
+                method_settings=METHODS.create(method.name, **method.options).canonical(),
+                strategy=strategy,
+                strategy_settings=make_strategy(strategy, prepared.train.task).canonical(),
+                loop=study.loop,
+                training=study.training,
+                seed=seed,
+            )
+        )
+    return trials
+
+
+def check_warm(study: Study) -> Strategy:
+    """The warm-start strategy, which must work before there is a model."""
+    warm: Strategy = STRATEGIES.create(study.loop.warm_strategy)
+    if warm.needs - {"frozen_embedding"}:
+        raise SpecError(
+            f"warm_strategy = {study.loop.warm_strategy!r} needs a trained model: use random, kmeans or typiclust"
+        )
+    return warm
