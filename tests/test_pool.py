@@ -81,7 +81,7 @@ def test_pools_of_the_same_states_are_equal() -> None:
 
 
 def test_numpy_labels_become_plain_ones() -> None:
-    pool = POOL.ask(["a", "b"]).tell({"a": np.int64(2), "b": np.float64(0.5)})
+    pool = POOL.ask(["a", "b"]).tell({"a": np.int64(2), "b": np.float64(0.5)})  # type: ignore[dict-item]
     assert [type(label) for label in pool.labelled.values()] == [int, float]
 
 

@@ -133,9 +133,7 @@ def read_labels(rows: Rows, wanted: Wanted, bad: BadRows) -> tuple[Rows, Task, t
     return rows, task, classes, labels
 
 
-def _meanings(
-    names: list[str], read: Callable[[str], Meaning]
-) -> tuple[list[Meaning], dict[int, tuple[str, str]]]:
+def _meanings(names: list[str], read: Callable[[str], Meaning]) -> tuple[list[Meaning], dict[int, tuple[str, str]]]:
     """Each distinct label's meaning (NaN where it has none), and (why, remedy) by code for those without."""
     meanings: list[Meaning] = []
     unusable: dict[int, tuple[str, str]] = {}

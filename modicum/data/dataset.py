@@ -112,12 +112,16 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits over ids, texts, pairs, labels, classes and task, whatever file they came from."""
+        """64 hexadecimal digits over ids, texts, pairs, labels, classes and task, whatever file they came from.
+
+        Targets count in single precision, in which they are trained on: files write 3.8 also as 3.799999952.
+        """
         sha = hashlib.sha256(canonical_json(["dataset", 1, self.task, self.classes, len(self)]).encode())
         for strings in (self.ids.array, self._texts, self._pairs):
             _hash_strings(sha, strings)
-        kind = "<f8" if self.task == "regression" else "<i8"
-        sha.update(np.where(self.is_labelled, self.labels, self.labels.dtype.type(-1)).astype(kind).tobytes())
+        kind = "<f4" if self.task == "regression" else "<i8"
+        with np.errstate(over="ignore"):
+            sha.update(np.where(self.is_labelled, self.labels, -1).astype(kind).tobytes())
         sha.update(np.packbits(self.is_labelled).tobytes())
         return sha.hexdigest()
 
@@ -256,5 +260,3 @@ def _string(role: Role, value: Any) -> str | None:
     if value is None and role == "label":
         return None
     raise Unusable(f"the {role} must be a string, not {type(value).__name__}", "convert it")
-
-

@@ -8,33 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from modicum.engine.tokens import Span
+from modicum.engine.tokens import Lift, Span
 
 IMPLEMENTATION = "modicum"
 
 
-class Drop(NamedTuple):
-    """A dropout mask over all attention weights of a pass: (weights,) bool in span order, and 1 / (1 - p)."""
-
-    keep: Tensor
-    scale: float
-
-
 Attend = Callable[..., Tensor]
-"""(module, packed attention, q, k, v) -> (tokens, heads, head_dim): set by the backbone for the length of a pass."""
+"""(module, q, k, v, scale, window) -> (tokens, heads, head_dim): set by the backbone for the length of a pass."""
 
 current: ContextVar[Attend | None] = ContextVar("modicum_attention", default=None)
 
 
 class PackedAttention(torch.autograd.Function):
-    """softmax(q kᵀ · scale) v per text, by groups of equal length, each gradient written once.
+    """softmax(q kᵀ · scale) v per text, by groups of one rung, each gradient written once.
 
     Slicing q, k, v in autograd instead would write one full-size tensor of zeros per group.
     """
@@ -48,79 +41,99 @@ class PackedAttention(torch.autograd.Function):
         prefix_k: Tensor | None,
         prefix_v: Tensor | None,
         spans: list[Span],
+        lift: Lift | None,
         scale: float,
         window: int | None,
-        drop: Drop | None,
+        drop: Tensor | None,
     ) -> Tensor:
-        """q, k, v: (tokens, heads, dim). prefix_k, prefix_v: (texts, heads, length, dim). Returns (tokens, heads, dim)."""
-        out = torch.empty_like(q)
-        kept, first, cursor = [], 0, 0
+        """q, k, v: (tokens, heads, dim). prefix_k, prefix_v: (texts, heads, length, dim). Returns (tokens, heads, dim).
+
+        drop: (weights,) factors for all attention weights in span order, 0 where dropped.
+        """
+        training = any(ctx.needs_input_grad[:5])
+        rows = [_lifted(t, lift) for t in (q * scale, k, v)]
+        out = torch.empty_like(rows[0])
+        kept: list[Tensor | None] = []
+        first = cursor = 0
         for span in spans:
-            keys, values = _group(k, span), _group(v, span)
-            if prefix_k is not None and prefix_v is not None:
-                keys = torch.cat([prefix_k[first : first + span.texts], keys], 2)
-                values = torch.cat([prefix_v[first : first + span.texts], values], 2)
-            scores = (_group(q, span) @ keys.transpose(-1, -2)).mul_(scale)
-            if window is not None and span.length > window:
-                scores[..., -span.length :].masked_fill_(_far(span.length, window, q.device), float("-inf"))
+            queries, keys, values = (_group(t, span) for t in rows)
+            texts = slice(first, first := first + span.texts)
+            keys, values = _with_prefix(prefix_k, keys, texts), _with_prefix(prefix_v, values, texts)
+            scores = torch.bmm(queries, keys.transpose(1, 2))
+            _mask(scores, span, lift, window, q.shape[1])
             weights = scores.softmax(-1)
-            mask = None
+            factors = None
             if drop is not None:
-                mask = drop.keep[cursor : cursor + weights.numel()].view_as(weights)
-                cursor += weights.numel()
-            _cut(out, span).copy_(((weights if mask is None else weights * mask * drop.scale) @ values).transpose(1, 2))  # type: ignore[union-attr]
-            kept.append((weights, mask))
-            first += span.texts
-        if any(ctx.needs_input_grad[:5]):
-            ctx.save_for_backward(q, k, v, prefix_k, prefix_v, *(t for pair in kept for t in pair))
-            ctx.spans, ctx.scale, ctx.drop_scale = spans, scale, drop.scale if drop else 1.0
-        return out
+                factors = drop[cursor : (cursor := cursor + weights.numel())].view_as(weights)
+            _ungroup(torch.bmm(weights if factors is None else weights * factors, values), out, span)
+            if training:
+                kept += [queries, keys, values, weights, factors]
+        if training:
+            ctx.save_for_backward(*kept)
+            ctx.spans, ctx.lift, ctx.scale, ctx.shape = spans, lift, scale, rows[0].shape
+            ctx.prefix = None if prefix_k is None else prefix_k.shape
+        return out if lift is None else out.index_select(0, lift.back)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        q, k, v, prefix_k, prefix_v, *kept = ctx.saved_tensors
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        dpk = None if prefix_k is None else torch.empty_like(prefix_k)
-        dpv = None if prefix_v is None else torch.empty_like(prefix_v)
-        length = 0 if prefix_k is None else prefix_k.shape[2]
+        kept, lift = ctx.saved_tensors, ctx.lift
+        if lift is not None:
+            grad = grad.new_zeros(ctx.shape).index_copy_(0, lift.back, grad)
+        dq, dk, dv = (torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device) for _ in range(3))
+        dpk, dpv = (None if ctx.prefix is None else grad.new_empty(ctx.prefix) for _ in range(2))
+        length = 0 if ctx.prefix is None else ctx.prefix[2]
         first = 0
         for i, span in enumerate(ctx.spans):
-            weights, mask = kept[2 * i], kept[2 * i + 1]
-            keys, values, g = _group(k, span), _group(v, span), _group(grad, span)
-            texts = slice(first, first + span.texts)
-            if length:
-                keys, values = torch.cat([prefix_k[texts], keys], 2), torch.cat([prefix_v[texts], values], 2)
-            dweights = g @ values.transpose(-1, -2)
-            dropped = weights
-            if mask is not None:
-                dropped = weights * mask * ctx.drop_scale
-                dweights = dweights * mask * ctx.drop_scale
-            dvalues = dropped.transpose(-1, -2) @ g
-            dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype).mul_(ctx.scale)
-            _cut(dq, span).copy_((dscores @ keys).transpose(1, 2))
-            dkeys = dscores.transpose(-1, -2) @ _group(q, span)
-            _cut(dk, span).copy_(dkeys[:, :, length:].transpose(1, 2))
-            _cut(dv, span).copy_(dvalues[:, :, length:].transpose(1, 2))
+            queries, keys, values, weights, factors = kept[5 * i : 5 * i + 5]
+            g = _group(grad, span)
+            dvalues = torch.bmm((weights if factors is None else weights * factors).transpose(1, 2), g)
+            dweights = torch.bmm(g, values.transpose(1, 2))
+            if factors is not None:
+                dweights = dweights * factors
+            dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
+            dkeys = torch.bmm(dscores.transpose(1, 2), queries)
+            _ungroup(torch.bmm(dscores, keys), dq, span)
+            _ungroup(dkeys[:, length:], dk, span)
+            _ungroup(dvalues[:, length:], dv, span)
             if dpk is not None and dpv is not None:
-                dpk[texts], dpv[texts] = dkeys[:, :, :length], dvalues[:, :, :length]
-            first += span.texts
-        return dq, dk, dv, dpk, dpv, None, None, None, None
+                texts = slice(first, first := first + span.texts)
+                dpk[texts] = dkeys[:, :length].view_as(dpk[texts])
+                dpv[texts] = dvalues[:, :length].view_as(dpv[texts])
+        if lift is not None:
+            dq, dk, dv = (t.index_select(0, lift.back) for t in (dq, dk, dv))
+        return dq * ctx.scale, dk, dv, dpk, dpv, None, None, None, None, None
 
 
-def _cut(t: Tensor, span: Span) -> Tensor:
-    """(tokens, heads, dim) -> the span's (texts, length, heads, dim), a view."""
-    return t[span.start : span.start + span.texts * span.length].unflatten(0, (span.texts, span.length))
+def _lifted(row: Tensor, lift: Lift | None) -> Tensor:
+    return row if lift is None else row.index_select(0, lift.take)
 
 
-def _group(t: Tensor, span: Span) -> Tensor:
-    """(tokens, heads, dim) -> the span's (texts, heads, length, dim)."""
-    return _cut(t, span).transpose(1, 2)
+def _group(row: Tensor, span: Span) -> Tensor:
+    """(lifted, heads, dim) -> the span's (texts * heads, rung, dim), contiguous."""
+    cut = row[span.start : span.start + span.texts * span.rung].unflatten(0, (span.texts, span.rung))
+    return cut.transpose(1, 2).reshape(-1, span.rung, row.shape[2])
 
 
-def _far(length: int, window: int, device: torch.device) -> Tensor:
-    """(length, length) True where two positions are ``window`` or more apart."""
-    place = torch.arange(length, device=device)
-    return (place[:, None] - place[None]).abs() >= window
+def _ungroup(group: Tensor, row: Tensor, span: Span) -> None:
+    """Write the span's (texts * heads, rung, dim) into (lifted, heads, dim)."""
+    cut = row[span.start : span.start + span.texts * span.rung].unflatten(0, (span.texts, span.rung))
+    cut.copy_(group.unflatten(0, (span.texts, -1)).transpose(1, 2))
+
+
+def _with_prefix(prefix: Tensor | None, own: Tensor, texts: slice) -> Tensor:
+    return own if prefix is None else torch.cat([prefix[texts].flatten(0, 1), own], 1)
+
+
+def _mask(scores: Tensor, span: Span, lift: Lift | None, window: int | None, heads: int) -> None:
+    """Hide empty places, and for local attention all that is ``window`` or farther away; a prefix is always seen."""
+    own = scores[..., -span.rung :]
+    if lift is not None:
+        empty = lift.empty[span.start : span.start + span.texts * span.rung].view(span.texts, 1, 1, span.rung)
+        own.unflatten(0, (span.texts, heads)).masked_fill_(empty, float("-inf"))
+    if window is not None and span.rung > window:
+        place = torch.arange(span.rung, device=scores.device)
+        far = (place[:, None] - place[None]).abs() >= window
+        own.masked_fill_(far, torch.finfo(scores.dtype).min)  # finite: an empty place may see nothing but empty ones
 
 
 def _interface(

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from modicum.base.errors import BackboneError
 from modicum.engine.attention import IMPLEMENTATION, PackedAttention, current
+from modicum.engine.memory import keep_pages
 from modicum.engine.noise import Noise
 from modicum.engine.precision import Precision, best_device, resolve
 from modicum.engine.sites import find_attention, find_sites
-from modicum.engine.tokens import Batch, Tokens, pack, padded
+from modicum.engine.tokens import Batch, Lift, Tokens, pack, padded
 from modicum.engine.weights import Resolved, find_weights
 from modicum.methods.base import Adapter, Rows, Site
 
@@ -37,6 +38,7 @@ class Pass:
     rows: Rows
     adapter: Adapter | None
     noise: Noise | None
+    lift: Lift | None
 
 
 class Backbone:
@@ -56,6 +58,7 @@ class Backbone:
         pooling: Pooling = "first",
         max_length: int = 256,
     ) -> None:
+        keep_pages()
         self.model, self.tokenizer, self.name, self.fingerprint = (
             model.eval().requires_grad_(False),
             tokenizer,
@@ -129,7 +132,7 @@ class Backbone:
                     for row in self._rows(ids, lengths)
                 ]
                 self.model.set_attn_implementation(IMPLEMENTATION)
-                together = self._encode_packed(Pass(batch, self.rows(batch), None, None), None)
+                together = self._encode_packed(self._pass_over(batch, 1, None, None), None)
         except Exception:  # an architecture may refuse packed rows in any way it likes; all of them mean "padded"
             return False
         tolerance = 0.15 if self.dtype == torch.bfloat16 else 1e-3
@@ -171,14 +174,15 @@ class Backbone:
     def _attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         now = self._pass
         assert now is not None
-        drop_rate = _attention_dropout(module)
+        drop_rate, lift = _attention_dropout(module), now.lift
 
         def frozen(*tensors: Tensor) -> Tensor:
             q, k, v = (t[0].transpose(0, 1) for t in tensors[:3])
             prefix_k, prefix_v = tensors[3:] if len(tensors) > 3 else (None, None)
             extra = 0 if prefix_k is None else prefix_k.shape[2]
-            drop = now.noise.attention(q.shape[1], extra, drop_rate) if now.noise is not None and drop_rate else None
-            return PackedAttention.apply(q, k, v, prefix_k, prefix_v, now.batch.spans, scale, window, drop)
+            noisy = now.noise is not None and drop_rate > 0
+            drop = now.noise.attention(q.shape[1], extra, drop_rate, q.dtype) if noisy else None  # type: ignore[union-attr]
+            return PackedAttention.apply(q, k, v, prefix_k, prefix_v, now.batch.spans, lift, scale, window, drop)
 
         site: Site = module.modicum_site  # type: ignore[assignment]
         if now.adapter is not None and site.name in now.adapter.sites:
@@ -224,11 +228,17 @@ class Backbone:
         self, batch: Batch, *, runs: int = 1, adapter: Adapter | None = None, noise: Noise | None = None
     ) -> Tensor:
         """Pooled representations of a batch's texts, (texts, width) fp32, in the row's order."""
-        now = Pass(batch, self.rows(batch, runs), adapter, noise)
+        now = self._pass_over(batch, runs, adapter, noise)
         with self._lock:
             if self.packed:
                 return self._pool(self._encode_packed(now, adapter), batch)
             return self._pool(self._encode_padded(now, adapter), batch)
+
+    def _pass_over(self, batch: Batch, runs: int, adapter: Adapter | None, noise: Noise | None) -> Pass:
+        lift = batch.lift
+        if lift is not None:
+            lift = Lift(lift.take.to(self.device), lift.back.to(self.device), lift.empty.to(self.device))
+        return Pass(batch, self.rows(batch, runs), adapter, noise, lift)
 
     def _encode_packed(self, now: Pass, adapter: Adapter | None) -> Tensor:
         batch = now.batch

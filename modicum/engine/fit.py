@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -140,7 +141,10 @@ class Trainer:
         loss, means = objectives.sum_of_run_means(
             self._losses(logits, targets, runs, batch), torch.from_numpy(batch.run_of_text).to(logits.device), len(runs)
         )
-        loss.backward()
+        with warnings.catch_warnings():
+            # gradients are views into one buffer on purpose, and contiguous copies of them would be waste
+            warnings.filterwarnings("ignore", message="grad and param do not obey")
+            loss.backward()
         self._note(runs, picked, batch, logits.detach(), targets, means)
 
     def _logits(self, batch: Batch, positions: np.ndarray, noise: Noise) -> Tensor:

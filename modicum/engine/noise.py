@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modicum.engine.attention import Drop
 from modicum.engine.tokens import Batch
 
 
@@ -25,31 +24,26 @@ class Noise:
 
     def tokens(self, x: Tensor, p: float) -> Tensor:
         """Dropout on hidden states, (1, tokens, width) or (texts, longest, width)."""
-        padding = 0 if x.shape[0] == 1 else x.shape[1]
-        sizes = [block.texts * (padding or block.length) * x.shape[-1] for block in self.batch.blocks]
-        keep, scale = self._keep(sizes, p)
-        return x * (keep.view_as(x) * torch.tensor(scale, dtype=x.dtype))
+        padded = x.shape[:2] != (1, sum(block.tokens for block in self.batch.blocks))
+        sizes = [(b.texts * x.shape[1] if padded else b.tokens) * x.shape[-1] for b in self.batch.blocks]
+        return x * self._factors(sizes, p, x.dtype).view_as(x)
 
     def texts(self, x: Tensor, p: float) -> Tensor:
         """Dropout on pooled representations, (texts, width)."""
-        keep, scale = self._keep([block.texts * x.shape[-1] for block in self.batch.blocks], p)
-        return x * (keep.view_as(x) * scale)
+        return x * self._factors([block.texts * x.shape[-1] for block in self.batch.blocks], p, x.dtype).view_as(x)
 
-    def attention(self, heads: int, prefix: int, p: float) -> Drop:
-        """What to drop of all attention weights of a layer, in the order of spans."""
-        sizes = [b.texts * heads * b.length * (b.length + prefix) for b in self.batch.blocks]
-        return Drop(*self._keep(sizes, p))
+    def attention(self, heads: int, prefix: int, p: float, dtype: torch.dtype) -> Tensor:
+        """(weights,) factors for all attention weights of a layer, in the order of spans."""
+        return self._factors([b.texts * heads * b.rung * (b.rung + prefix) for b in self.batch.blocks], p, dtype)
 
-    def _keep(self, sizes: list[int], p: float) -> tuple[Tensor, float]:
+    def _factors(self, sizes: list[int], p: float, dtype: torch.dtype) -> Tensor:
+        """(sum of sizes,) 0 with chance p, else 1 / (1 - p)."""
         if self._cuda is not None:
             keep = torch.rand(sum(sizes), device=self.device, generator=self._cuda) >= p
-            return keep, 1 / (1 - p)
+            return keep.to(dtype).mul_(1 / (1 - p))
         threshold = max(1, round(p * 256))
-        if len(self.rngs) == 1:
-            drawn = _bytes(self.rngs[0], sum(sizes))
-        else:
-            drawn = self._by_run(sizes)
-        return torch.from_numpy(drawn >= threshold), 256 / (256 - threshold)
+        drawn = _bytes(self.rngs[0], sum(sizes)) if len(self.rngs) == 1 else self._by_run(sizes)
+        return torch.from_numpy(drawn >= threshold).to(dtype).mul_(256 / (256 - threshold))
 
     def _by_run(self, sizes: list[int]) -> np.ndarray:
         runs = [block.run for block in self.batch.blocks]

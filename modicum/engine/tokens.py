@@ -48,28 +48,46 @@ def tokenize(dataset: Dataset, tokenizer: Any, max_length: int, block: int = 10_
     )
 
 
+LADDER = np.array([*range(4, 25, 4), 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 768, 1024, 2048, 4096, 8192])
+"""Lengths that attention works in: a text is lifted to the next rung, which depends on its own length alone."""
+
+
 class Span(NamedTuple):
-    """Texts of equal length side by side in a row: the first token, how many texts, how many tokens each."""
+    """Texts of one rung side by side: the first token (of the lifted row), how many texts, and the rung."""
 
     start: int
     texts: int
-    length: int
+    rung: int
 
 
 class Block(NamedTuple):
-    """Texts of one run and one length side by side, the unit in which runs draw their dropout."""
+    """Texts of one run and one rung side by side, the unit in which runs draw their dropout."""
 
     run: int
     texts: int
-    length: int
+    tokens: int
+    rung: int
+
+
+@dataclass(frozen=True)
+class Lift:
+    """How attention sees a row: lifted to rungs. The linear maps never compute these extra tokens.
+
+    take: (lifted,) token of the row for each place (token 0 where there is none). back: (tokens,) place of each token.
+    empty: (lifted,) bool, places without a token.
+    """
+
+    take: Tensor
+    back: Tensor
+    empty: Tensor
 
 
 @dataclass
 class Batch:
-    """Texts of one or more runs in one flat row, shortest first; within a length run by run, in their given order.
+    """Texts of one or more runs in one flat row, low rungs first; within a rung run by run, in their given order.
 
     ids, types, positions: (1, tokens) int64 (types None for single texts). lengths, run_of_text, order: (texts,), where
-    text i of the row was number ``order[i]`` of those given.
+    text i of the row was number ``order[i]`` of those given. lift: None where every text fills its rung.
     """
 
     ids: Tensor
@@ -80,6 +98,7 @@ class Batch:
     order: np.ndarray
     spans: list[Span]
     blocks: list[Block]
+    lift: Lift | None
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -98,8 +117,9 @@ def pack(tokens: Tokens, positions: np.ndarray, runs: np.ndarray, *, first_posit
     first_position: the position number of a text's first token (RoBERTa counts from its padding index + 1).
     """
     lengths = tokens.lengths[positions]
-    order = np.lexsort((runs, lengths))
-    lengths, runs = lengths[order], runs[order]
+    rungs = _rungs(lengths)
+    order = np.lexsort((runs, rungs))
+    lengths, rungs, runs = lengths[order], rungs[order], runs[order]
     ends = np.cumsum(lengths)
     offset = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
     where = np.repeat(tokens.starts[positions[order]], lengths) + offset
@@ -110,20 +130,40 @@ def pack(tokens: Tokens, positions: np.ndarray, runs: np.ndarray, *, first_posit
         lengths=lengths,
         run_of_text=runs,
         order=order,
-        spans=_spans(lengths),
-        blocks=[Block(int(runs[i]), n, int(lengths[i])) for i, n in _stretches(lengths * (runs.max() + 1) + runs)],
+        spans=[Span(int(s), n, int(rungs[i])) for i, n, s in _stretches(rungs, rungs)],
+        blocks=_blocks(lengths, rungs, runs),
+        lift=_lift(lengths, rungs, offset),
     )
 
 
-def _stretches(values: np.ndarray) -> list[tuple[int, int]]:
-    """(first index, count) of each stretch of equal neighbours."""
+def _rungs(lengths: np.ndarray) -> np.ndarray:
+    """(n,) the least rung at or above each length; lengths beyond the ladder are their own rungs."""
+    index = np.searchsorted(LADDER, lengths)
+    return np.where(index < len(LADDER), LADDER[np.minimum(index, len(LADDER) - 1)], lengths)
+
+
+def _stretches(values: np.ndarray, sizes: np.ndarray) -> list[tuple[int, int, int]]:
+    """(first index, count, sum of sizes before) of each stretch of equal neighbours."""
     first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
-    return list(zip(first.tolist(), np.diff(np.append(first, len(values))).tolist(), strict=True))
+    before = (np.cumsum(sizes) - sizes)[first]
+    return list(zip(first.tolist(), np.diff(np.append(first, len(values))).tolist(), before.tolist(), strict=True))
 
 
-def _spans(lengths: np.ndarray) -> list[Span]:
-    starts = np.cumsum(lengths) - lengths
-    return [Span(int(starts[i]), n, int(lengths[i])) for i, n in _stretches(lengths)]
+def _blocks(lengths: np.ndarray, rungs: np.ndarray, runs: np.ndarray) -> list[Block]:
+    ends = np.append(np.cumsum(lengths) - lengths, lengths.sum())
+    stretches = _stretches(rungs * (runs.max() + 1) + runs, lengths)
+    return [Block(int(runs[i]), n, int(ends[i + n] - ends[i]), int(rungs[i])) for i, n, _ in stretches]
+
+
+def _lift(lengths: np.ndarray, rungs: np.ndarray, offset: np.ndarray) -> Lift | None:
+    if np.array_equal(lengths, rungs):
+        return None
+    back = np.repeat(np.cumsum(rungs) - rungs, lengths) + offset
+    take = np.zeros(int(rungs.sum()), dtype=np.int64)
+    take[back] = np.arange(len(back))
+    empty = np.ones(len(take), dtype=bool)
+    empty[back] = False
+    return Lift(torch.from_numpy(take), torch.from_numpy(back), torch.from_numpy(empty))
 
 
 def by_length(lengths: np.ndarray, budget: int) -> list[np.ndarray]:

@@ -73,9 +73,10 @@ class Rows:
             return h
         return (h.unflatten(-1, (self.runs, -1)) * self.one_hot.to(h.dtype).unsqueeze(-1)).flatten(-2)
 
-    def up(self, h: Tensor, maps: Tensor) -> Tensor:
-        """(..., runs * rank), masked, through (runs, outputs, rank) -> (..., outputs)."""
-        return h @ maps.to(h.dtype).transpose(1, 2).reshape(h.shape[-1], -1)
+    def up(self, h: Tensor, maps: Tensor, onto: Tensor) -> Tensor:
+        """``onto`` plus (..., runs * rank), masked, through (runs, outputs, rank) -> (..., outputs), in one product."""
+        wide = maps.to(h.dtype).transpose(1, 2).reshape(h.shape[-1], -1)
+        return torch.addmm(onto.flatten(0, -2), h.flatten(0, -2), wide).view_as(onto)
 
 
 class Adapter(nn.Module, ABC):

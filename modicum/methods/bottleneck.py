@@ -39,15 +39,17 @@ class BottleneckAdapter(Adapter):
     def sites(self) -> frozenset[str]:
         return self._sites
 
-    def delta(self, site: Site, y: Tensor, rows: Rows) -> Tensor:
-        """The change alone: (..., outputs) -> (..., outputs)."""
+    def add(self, site: Site, y: Tensor, rows: Rows, gate: Tensor | None = None) -> Tensor:
+        """(..., outputs) plus its change, gated where (..., 1) gates are given."""
         bias = self.down_bias[site.name].to(y.dtype).flatten()
         hidden = rows.mask(self.act(rows.down(y, self.down[site.name]) + bias))
-        return rows.up(hidden, self.up[site.name]) + rows.own(self.up_bias[site.name], y)
+        offset = rows.own(self.up_bias[site.name], y)
+        if gate is not None:
+            hidden, offset = gate * hidden, gate * offset
+        return rows.up(hidden, self.up[site.name], y + offset)
 
     def around(self, site: Site, frozen: Callable[..., Tensor], *inputs: Tensor, rows: Rows) -> Tensor:
-        y = frozen(*inputs)
-        return y + self.delta(site, y, rows)
+        return self.add(site, frozen(*inputs), rows)
 
 
 class Bottleneck(Method):

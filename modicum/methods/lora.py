@@ -44,13 +44,13 @@ class LoRAAdapter(Adapter):
     def sites(self) -> frozenset[str]:
         return self._sites
 
-    def delta(self, site: Site, x: Tensor, rows: Rows) -> Tensor:
-        """The update alone: (..., inputs) -> (..., outputs)."""
+    def add(self, site: Site, x: Tensor, onto: Tensor, rows: Rows, gate: Tensor | None = None) -> Tensor:
+        """``onto`` plus the update of (..., inputs), gated where (..., 1) gates are given."""
         hidden = rows.mask(rows.down(x, self.down[site.name]))
-        return rows.up(hidden, self.scale * self.up[site.name])
+        return rows.up(hidden if gate is None else gate * hidden, self.scale * self.up[site.name], onto)
 
     def around(self, site: Site, frozen: Callable[..., Tensor], *inputs: Tensor, rows: Rows) -> Tensor:
-        return frozen(*inputs) + self.delta(site, inputs[0], rows)
+        return self.add(site, inputs[0], frozen(*inputs), rows)
 
 
 class LoRA(Method):

@@ -56,10 +56,10 @@ class UniPELTAdapter(Adapter):
             rows.memo["gate", site.layer] = self.open(f"prefix/{site.layer}", x, rows)
         y = frozen(*inputs)
         if site.name in self.lora.sites:
-            y = y + rows.spread(self.open(f"lora/{site.name}", x, rows)).to(y.dtype) * self.lora.delta(site, x, rows)
+            y = self.lora.add(site, x, y, rows, rows.spread(self.open(f"lora/{site.name}", x, rows)).to(y.dtype))
         if site.name in self.bottleneck.sites:
             gate = rows.spread(self.open(f"bottleneck/{site.name}", y, rows)).to(y.dtype)
-            y = y + gate * self.bottleneck.delta(site, y, rows)
+            y = self.bottleneck.add(site, y, rows, gate)
         return y
 
 

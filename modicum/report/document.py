@@ -82,8 +82,8 @@ def _how_to_read(frame: Frame, found: tuple[Contrast, ...]) -> tuple[str, ...]:
     )
     second = (
         "Comparisons pair seeds, which start from the same labels, and test the differences of AUC with Holm's "
-        f"correction over all {len(found)} of them: ‘better’ and ‘worse’ need a corrected sign-flip p of at most {ALPHA:g}, and "
-        "‘undecided’ does not mean ‘equal’."
+        f"correction over all {len(found)} of them: ‘better’ and ‘worse’ need a corrected sign-flip p of at most "
+        f"{ALPHA:g}, and ‘undecided’ does not mean ‘equal’."
     )
     if not found:
         second = "Nothing on this page is tested: it has neither a random baseline nor a second method to compare with."

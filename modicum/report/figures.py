@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -73,7 +74,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Key:
+class Entry:
     """One legend entry: a name and its swatch."""
 
     name: str
@@ -85,7 +86,7 @@ class Sheet:
     """Panels on the same scales, with their legend and caption."""
 
     caption: str
-    legend: tuple[Key, ...]
+    legend: tuple[Entry, ...]
     panels: tuple[Panel, ...]
 
 
@@ -120,13 +121,13 @@ def _curves(
                            _curve_svg(lines, styles, metric, limits)))
     shade = "; shade: 95\u00a0% interval over seeds" if block.most_seeds > 1 else "; one seed, so no interval"
     caption = f"Mean {metric} against the number of labels, {layout}{shade}."
-    return Sheet(caption, tuple(Key(name, _swatch(style)) for name, style in styles.items()), tuple(drawn))
+    return Sheet(caption, tuple(Entry(name, _swatch(style)) for name, style in styles.items()), tuple(drawn))
 
 
 def _curve_svg(
     lines: Sequence[tuple[str, Cell]], styles: Mapping[str, Style], metric: str, limits: tuple[float, float]
 ) -> str:
-    with matplotlib.rc_context(SETTINGS):
+    with _settings():
         figure, axes = _axes(WIDTH, HEIGHT)
         for i, (name, cell) in enumerate(lines):
             style, x, (mean, low, high) = styles[name], cell.labels, cell.band
@@ -173,7 +174,7 @@ def _gaps(block: Block, found: Sequence[Contrast], styles: Mapping[str, Style]) 
 
 
 def _gap_svg(found: Sequence[Contrast], styles: Mapping[str, Style], reach: float) -> str:
-    with matplotlib.rc_context(SETTINGS):
+    with _settings():
         figure, axes = _axes(WIDTH, 0.62 + 0.27 * len(found))
         for y, contrast in enumerate(found):
             result, style = contrast.result, styles[contrast.cell.strategy]
@@ -195,7 +196,7 @@ def _gap_svg(found: Sequence[Contrast], styles: Mapping[str, Style], reach: floa
 
 @lru_cache(maxsize=64)
 def _swatch(style: Style) -> str:
-    with matplotlib.rc_context(SETTINGS):
+    with _settings():
         figure = Figure(figsize=(0.46, 0.17))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
@@ -203,6 +204,15 @@ def _swatch(style: Style) -> str:
         axes.plot([0.02, 0.98], [0, 0], color=style.colour, linestyle=style.dash, linewidth=1.8)
         axes.plot([0.5], [0], style.marker, color=style.colour, markersize=6, markeredgecolor=PAPER)
         return _svg(figure)
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """matplotlib's defaults and ours, whatever the user's own configuration says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
+        yield
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -224,7 +234,7 @@ def _svg(figure: Figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.S)
     head, _, body = text.partition(">")
     text = re.sub(r' (?:width|height|version)="[^"]*"', "", head) + ">" + body
-    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text))
     text = re.sub(r"fill-opacity: 0\.1(?=[;\"])", "fill-opacity: var(--fig-shade, 0.1)", text)
     for colour, name in VARIABLES.items():
         text = text.replace(colour, f"var(--{name}, {colour})")

@@ -31,9 +31,10 @@ METRIC_NAMES = {
     "rmse": "RMSE",
     "mae": "MAE",
     "mse": "MSE",
+    "log_loss": "log loss",
     "loss": "loss",
 }
-LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "loss"})
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "log_loss", "loss"})
 
 Key = tuple[str, str]
 """A method and a strategy, by their display labels."""

@@ -25,8 +25,8 @@ def html(document: Document) -> str:
 
     metric, found = document.frame.metric_name, document.found
     sheets = {section.block.name: figures.sheets(section.block, metric, found) for section in document.sections}
+    loader = FileSystemLoader(TEMPLATES)
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.get_template("report.html.j2").render(document=document, sheets=sheets, chart=chart)

@@ -158,7 +158,8 @@ def _result(frame: Frame, block: Block) -> Part:
     columns += [f"{metric_name(name)} at {last}" for name in shown if name != main]
     caption = f"{block.name}: {frame.metric_name} with all labels, and the area under its curve"
     notes = ["Mean over seeds with its 95 % t-interval; the best mean of each column is marked."]
-    notes += ["RIPL is the share of the room above random that is closed: (AUC − random) / (1 − random)."] if gains else []
+    if gains:
+        notes.append("RIPL is the share of the room above random that is closed: (AUC − random) / (1 − random).")
     table = Table(caption, (*columns, "seeds"), tuple(lines), tuple(notes))
     return Part("result", "Final metric and area under the curve", "", table)
 
@@ -186,8 +187,8 @@ def _against_full(block: Block, found: Sequence[Contrast]) -> Part | None:
 TEST_COLUMNS = ("AUC difference", "wins–ties–losses", "sign-flip p", "Wilcoxon p", "Mann–Whitney p", "verdict")
 TEST_NOTE = (
     "Mean difference with its 95 % bootstrap (BCa) interval. Two-sided p, and in brackets after Holm's correction over "
-    "all comparisons of the report; sign-flip and Wilcoxon are paired by seed and exact, Mann–Whitney is not paired. "
-    "The verdict rests on the corrected sign-flip p."
+    "all comparisons of the report; sign-flip and Wilcoxon are paired by seed (and exact up to 20 of them), "
+    "Mann–Whitney is not. The verdict rests on the corrected sign-flip p."
 )
 
 
@@ -254,8 +255,9 @@ def _cost(block: Block) -> Part | None:
     known = [name for name in COSTS if any(math.isfinite(cell.costs[name]) for cell in block.ordered)]
     if not known:
         return None
+    writers = [(name, duration if name.endswith("seconds") else amount) for name in known]
     lines = tuple(
-        Line(cell.method, cell.strategy, tuple(Item(amount(cell.costs[name])) for name in known))
+        Line(cell.method, cell.strategy, tuple(Item(write(cell.costs[name])) for name, write in writers))
         for cell in block.ordered
     )
     columns = ("method", "strategy", *(COSTS[name] for name in known))
@@ -264,10 +266,15 @@ def _cost(block: Block) -> Part | None:
 
 
 def amount(value: float) -> str:
-    """A count or a duration: three significant digits below 100, whole numbers with separators from there."""
+    """A count, with separators."""
+    return f"{value:,.0f}" if math.isfinite(value) else "–"
+
+
+def duration(value: float) -> str:
+    """Seconds: two decimals below 10, one below 1,000, then none."""
     if not math.isfinite(value):
         return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
 
 
 def _key(cell: Cell) -> Key:
@@ -284,15 +291,16 @@ def _measured(span: Interval, best: float, *, interval: bool = True) -> Item:
 
 
 def _ripl(frame: Frame, block: Block, areas: Mapping[Key, Interval]) -> dict[Key, float]:
-    """RIPL of every cell; empty where there is no random, or the metric is not bounded by 1."""
-    bounded = all(float(cell.values[cell.values == cell.values].max(initial=0.0)) <= 1 for cell in block.cells.values())
-    if block.random is None or not frame.source.greater_is_better or not bounded:
+    """RIPL of every cell, NaN for random itself; empty where there is no random, or the metric is not bounded by 1."""
+    if block.random is None or not frame.source.greater_is_better:
         return {}
-    gains = {}
+    if any((cell.values > 1).any() for cell in block.ordered):
+        return {}
+    gains = dict.fromkeys(areas, math.nan)
     for method, strategy in areas:
         passive = areas.get((method, block.random))
-        known = passive is not None and strategy != block.random
-        gains[method, strategy] = ripl(areas[method, strategy].mean, passive.mean) if known and passive else math.nan
+        if passive and strategy != block.random:
+            gains[method, strategy] = ripl(areas[method, strategy].mean, passive.mean)
     return gains
 
 
