@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, StrictFloat, StrictInt, TypeAdapter, ValidationError
 
+from modicum.base.errors import SpecError
 from modicum.base.spec import Record
-from modicum.base.types import ExampleId, Label
+from modicum.base.types import ExampleId
 
 
 class Asked(Record):
@@ -24,10 +25,10 @@ class Asked(Record):
 
 
 class Told(Record):
-    """Answers arrived; None skips an example. For an example that has a label already it is a correction."""
+    """Answers arrived; None skips an example. For an example that has an answer already it is a correction."""
 
     kind: Literal["told"] = "told"
-    answers: dict[ExampleId, Label | None]
+    answers: dict[ExampleId, StrictInt | StrictFloat | None]
 
 
 class Trained(Record):
@@ -51,5 +52,12 @@ _ANY: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kin
 
 
 def parse_event(fields: dict[str, Any]) -> Event:
-    """The event that these JSON values describe."""
-    return _ANY.validate_python(fields)
+    """The event that these JSON values describe.
+
+    Raises:
+        SpecError: they describe none that this version knows.
+    """
+    try:
+        return _ANY.validate_python(fields)
+    except ValidationError as error:
+        raise SpecError(f"an event cannot be read: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None

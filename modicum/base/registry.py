@@ -47,11 +47,12 @@ class Registry:
             raise UnknownName(self.kind, name, self.names())
         module, _, attribute = target.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
+            cls: type[Any] = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise SpecError(
                 f"{self.kind} {name!r} is registered as {target!r}, which cannot be imported: {error}"
             ) from error
+        return cls
 
     def create(self, name: str, **options: Any) -> Any:
         """An instance of the plug-in, with options checked by the plug-in itself."""

@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 class Record(BaseModel):
     """A frozen, closed record of settings: unknown fields and wrong types are refused with a readable message."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -53,7 +53,11 @@ def digest(*parts: Any) -> str:
 def explain(error: ValidationError, record: type[BaseModel]) -> str:
     """Pydantic's findings in one line a user can act on."""
     lines = []
-    for finding in error.errors():
+    findings = error.errors()
+    for finding in findings:
+        inner = [other for other in findings if other["loc"][: len(finding["loc"])] == finding["loc"]]
+        if finding["type"] == "too_short" and len(inner) > 1:
+            continue  # its items are missed because they were refused, each with its own finding
         where = ".".join(str(part) for part in finding["loc"]) or record.__name__
         if finding["type"] == "extra_forbidden":
             valid = list(record.model_fields)

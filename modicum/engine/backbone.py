@@ -132,7 +132,7 @@ class Backbone:
                     for row in self._rows(ids, lengths)
                 ]
                 self.model.set_attn_implementation(IMPLEMENTATION)
-                together = self._encode_packed(self._pass_over(batch, 1, None, None), None)
+                together = self._encode_packed(self._pass_over(batch, 1, None, None, True))
         except Exception:  # an architecture may refuse packed rows in any way it likes; all of them mean "padded"
             return False
         tolerance = 0.15 if self.dtype == torch.bfloat16 else 1e-3
@@ -190,29 +190,33 @@ class Backbone:
         return frozen(q, k, v)
 
     def plain_copy(self) -> nn.Module:
-        """An uninstrumented copy of the encoder that shares the frozen weights."""
+        """A copy of the encoder that shares the frozen weights; of Modicum's steps it keeps dropout alone."""
         steps = [module.__dict__.pop("forward") for module in self._wrapped]
         try:
             shared = {id(t): t for t in (*self.model.parameters(), *self.model.buffers())}
-            return copy.deepcopy(self.model, memo=dict(shared))
+            twin = copy.deepcopy(self.model, memo=dict(shared))
         finally:
             for module, step in zip(self._wrapped, steps, strict=True):
                 module.forward = step
+        for module in twin.modules():
+            if isinstance(module, nn.Dropout) and module.p > 0:
+                module.forward = functools.partial(self._at_dropout, module.p, module.forward)
+        return twin
 
     # ---- passes --------------------------------------------------------------------------------------------------
 
-    def rows(self, batch: Batch, runs: int = 1) -> Rows:
-        """Which run and text each token of a batch belongs to, in the shape that this model's batches have."""
+    def rows(self, batch: Batch, runs: int, packed: bool) -> Rows:
+        """Which run and text each token of a batch belongs to, in the shape of packed or padded batches."""
         run_of_text = torch.from_numpy(batch.run_of_text).to(self.device)
         one_hot = nn.functional.one_hot(run_of_text, runs).to(self.dtype) if runs > 1 else None
-        if not self.packed and self._wrapped and self.model.config._attn_implementation != IMPLEMENTATION:
+        if not packed:
             mask = torch.from_numpy(np.arange(batch.lengths.max())[None] < batch.lengths[:, None]).to(self.device)
             return Rows(
                 runs,
                 one_hot if one_hot is None else one_hot[:, None],
                 run_of_text,
                 functools.partial(_mean_padded, mask),
-                lambda g: g[:, None],
+                lambda gate: gate[:, None],
             )
         text = torch.from_numpy(batch.text_of_token).to(self.device)
         counts = torch.from_numpy(batch.lengths).to(self.device)
@@ -228,32 +232,31 @@ class Backbone:
         self, batch: Batch, *, runs: int = 1, adapter: Adapter | None = None, noise: Noise | None = None
     ) -> Tensor:
         """Pooled representations of a batch's texts, (texts, width) fp32, in the row's order."""
-        now = self._pass_over(batch, runs, adapter, noise)
+        packed = self.packed and (adapter is None or adapter.takes_packed)
+        now = self._pass_over(batch, runs, adapter, noise, packed)
         with self._lock:
-            if self.packed:
-                return self._pool(self._encode_packed(now, adapter), batch)
-            return self._pool(self._encode_padded(now, adapter), batch)
+            return self._pool((self._encode_packed if packed else self._encode_padded)(now), batch)
 
-    def _pass_over(self, batch: Batch, runs: int, adapter: Adapter | None, noise: Noise | None) -> Pass:
+    def _pass_over(self, batch: Batch, runs: int, adapter: Adapter | None, noise: Noise | None, packed: bool) -> Pass:
         lift = batch.lift
         if lift is not None:
             lift = Lift(lift.take.to(self.device), lift.back.to(self.device), lift.empty.to(self.device))
-        return Pass(batch, self.rows(batch, runs), adapter, noise, lift)
+        return Pass(batch, self.rows(batch, runs, packed), adapter, noise, lift)
 
-    def _encode_packed(self, now: Pass, adapter: Adapter | None) -> Tensor:
-        batch = now.batch
+    def _encode_packed(self, now: Pass) -> Tensor:
+        batch, adapter = now.batch, now.adapter
         shift = adapter.position_shift if adapter else 0
         inputs = {"input_ids": batch.ids.to(self.device), "position_ids": (batch.positions + shift).to(self.device)}
         if batch.types is not None and self.segmented:
             inputs["token_type_ids"] = batch.types.to(self.device)
-        return self._call(now, adapter, inputs).last_hidden_state[0]
+        return self._call(now, inputs).last_hidden_state[0]
 
-    def _encode_padded(self, now: Pass, adapter: Adapter | None) -> Tensor:
+    def _encode_padded(self, now: Pass) -> Tensor:
         ids, mask, types = padded(now.batch, self.config.pad_token_id or 0)
         inputs = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
         if types is not None and self.segmented:
             inputs["token_type_ids"] = types.to(self.device)
-        hidden = self._call(now, adapter, inputs).last_hidden_state
+        hidden = self._call(now, inputs).last_hidden_state
         return hidden[:, hidden.shape[1] - mask.shape[1] :][
             mask.bool().to(self.device)
         ]  # prompts stand before the text
@@ -263,9 +266,11 @@ class Backbone:
         """Whether the model tells the two texts of a pair apart by segment embeddings."""
         return getattr(self.config, "type_vocab_size", 0) > 1
 
-    def _call(self, now: Pass, adapter: Adapter | None, inputs: dict[str, Tensor]) -> Any:
-        model = (adapter.encoder() if adapter else None) or self.model
-        weights = {name: p.to(self.dtype) for name, p in adapter.weights().items()} if adapter else {}
+    def _call(self, now: Pass, inputs: dict[str, Tensor]) -> Any:
+        model, weights = self.model, dict[str, Tensor]()
+        if now.adapter is not None:
+            model = now.adapter.encoder() or self.model
+            weights = dict(now.adapter.weights(self.dtype))
         with self._during(now):
             return torch.func.functional_call(model, weights, kwargs=inputs) if weights else model(**inputs)
 

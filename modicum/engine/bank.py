@@ -73,7 +73,7 @@ class Bank(nn.Module):
                 "use lora, adapter or bitfit with it"
             )
         self.backbone, self.method, self.outputs, self.runs = (backbone, method, outputs, len(rngs))
-        self.adapter: Adapter = method.build_on(backbone.model, backbone.sites, rngs)
+        self.adapter: Adapter = method.build_on(backbone, rngs)
         self.head = Head(backbone.width, outputs, rngs)
         self.to(backbone.device)
 

@@ -23,10 +23,34 @@ class Noise:
         self._cuda = None if device.type == "cpu" else _seeded(rngs, device)
 
     def tokens(self, x: Tensor, p: float) -> Tensor:
-        """Dropout on hidden states, (1, tokens, width) or (texts, longest, width)."""
-        padded = x.shape[:2] != (1, sum(block.tokens for block in self.batch.blocks))
-        sizes = [(b.texts * x.shape[1] if padded else b.tokens) * x.shape[-1] for b in self.batch.blocks]
-        return x * self._factors(sizes, p, x.dtype).view_as(x)
+        """Dropout on hidden states, (1, tokens, width) or padded (texts, longest, width), and on padded attention weights,
+        (texts, heads, longest, longest). What belongs to no text, such as embeddings of relative positions, stays."""
+        lengths = self.batch.lengths
+        if x.dim() == 3 and x.shape[:2] == (1, int(lengths.sum())):
+            return x * self._factors([b.tokens * x.shape[2] for b in self.batch.blocks], p, x.dtype).view_as(x)
+        if x.dim() < 3 or len(x) != len(lengths):
+            return x
+        return x * (self._padded_states(x, p) if x.dim() == 3 else self._padded_weights(x, p))
+
+    def _padded_states(self, x: Tensor, p: float) -> Tensor:
+        """Factors as of packed rows, so that they do not depend on the longest text, and 1 at padding and prompts."""
+        longest, width = int(self.batch.lengths.max()), x.shape[2]
+        drawn = self._factors([block.tokens * width for block in self.batch.blocks], p, x.dtype)
+        mask = torch.from_numpy(np.arange(longest)[None] < self.batch.lengths[:, None]).to(x.device)
+        factors = torch.ones_like(x)
+        factors[:, x.shape[1] - longest :][mask] = drawn.view(-1, width)
+        return factors
+
+    def _padded_weights(self, x: Tensor, p: float) -> Tensor:
+        """Factors of each block's rung, cut to the longest text; 1 at padding and prompts."""
+        heads, longest = x.shape[1], int(self.batch.lengths.max())
+        drawn, factors, first, start = self.attention(heads, 0, p, x.dtype), torch.ones_like(x), 0, 0
+        for block in self.batch.blocks:
+            size, seen = block.texts * heads * block.rung**2, min(block.rung, longest)
+            own = drawn[start : (start := start + size)].view(block.texts, heads, block.rung, block.rung)
+            corner = factors[first : (first := first + block.texts), :, x.shape[2] - longest :, x.shape[3] - longest :]
+            corner[:, :, :seen, :seen] = own[:, :, :seen, :seen]
+        return factors
 
     def texts(self, x: Tensor, p: float) -> Tensor:
         """Dropout on pooled representations, (texts, width)."""

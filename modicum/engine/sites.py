@@ -9,12 +9,12 @@ from torch import nn
 from modicum.methods.base import Role, Site
 
 ROLES: tuple[tuple[str, Role], ...] = (
-    # (end of the module's name, its role): BERT, RoBERTa, XLM-R, ELECTRA / DistilBERT / MPNet / DeBERTa / ModernBERT
-    (r"self\.(query|query_proj)|attention\.q_lin|attn\.q", "query"),
-    (r"self\.(key|key_proj)|attention\.k_lin|attn\.k", "key"),
-    (r"self\.(value|value_proj)|attention\.v_lin|attn\.v", "value"),
+    # end of the module's name, its role: BERT, RoBERTa, XLM-R, ELECTRA, ALBERT / DistilBERT / MPNet / DeBERTa / ModernBERT
+    (r"self\.(query|query_proj)|attention\.(query|q_lin)|attn\.q", "query"),
+    (r"self\.(key|key_proj)|attention\.(key|k_lin)|attn\.k", "key"),
+    (r"self\.(value|value_proj)|attention\.(value|v_lin)|attn\.v", "value"),
     (r"self\.in_proj|attn\.Wqkv", "qkv"),
-    (r"attention\.output\.dense|attention\.out_lin|attn\.o|attn\.Wo", "attention_output"),
+    (r"attention\.(output\.dense|dense|out_lin)|attn\.o|attn\.Wo", "attention_output"),
     (r"intermediate\.dense|ffn\.lin1|mlp\.Wi|\.ffn", "ffn_in"),
     (r"output\.dense|ffn\.lin2|mlp\.Wo|ffn_output", "ffn_out"),
 )
@@ -44,7 +44,7 @@ def _site(name: str, module: nn.Module) -> Site | None:
     if isinstance(module, nn.Linear):
         role: Role = next((role for pattern, role in _ROLES if pattern.search(name)), "other")
         return Site(name, role, layer, module.in_features, module.out_features, module.bias is not None)
-    if isinstance(module, nn.LayerNorm):
-        width = module.normalized_shape[-1]
+    if isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("LayerNorm"):  # DeBERTa has one of its own
+        width = module.weight.shape[-1]  # type: ignore[union-attr]
         return Site(name, "norm", layer, width, width, module.bias is not None)
     return None

@@ -1,0 +1,1 @@
+"""Floor 5: trained models in the formats of other libraries."""

@@ -84,7 +84,6 @@ class Learner:
         self.records: list[dict[str, Any]] = []
         self.stopped: str | None = None
         self.log: list[Event] = []
-        self._trained_labels = -1
         self._wanted: Wanted | None = None
         self._view: View | None = None
 
@@ -143,9 +142,8 @@ class Learner:
         wanted = self.plan()
         missing = (wanted.needs - signals.keys()) | (wanted.needs_labelled - labelled.keys())
         if missing:
-            raise StateError(
-                f"strategy {self.name or type(self.acting).__name__} needs {', '.join(sorted(missing))}, which were not handed in"
-            )
+            who = type(self.acting).__name__  # its own: the first query is the warm start's
+            raise StateError(f"strategy {who} needs {', '.join(sorted(missing))}, which were not handed in")
         self._view = View(len(wanted.candidates), dict(signals), dict(labelled), len(self.pool.labelled))
 
     def ask(self, k: int | None = None, cost: Mapping[str, float] | None = None) -> Query:
@@ -158,9 +156,12 @@ class Learner:
             return Query(self.round, self.open)
         if self.stopped:
             raise StateError(f"this loop has stopped: {self.stopped}")
-        positions = self.choose(self.size() if k is None else k)
-        self._record(Asked(round=self.round, ids=positions, strategy=self.name, cost=dict(cost or {})))
-        return Query(self.round, positions)
+        k = self.size() if k is None else k
+        if not k:
+            raise StateError("there is nothing left to ask for: train on job() and accept() its record to end the loop")
+        ids = self.choose(k)
+        self._record(Asked(round=self.round, ids=ids, strategy=self.name, cost=dict(cost or {})))
+        return Query(self.round, ids)
 
     def choose(self, k: int) -> tuple[ExampleId, ...]:
         """The k candidates that would be asked for; opens nothing."""
@@ -176,8 +177,9 @@ class Learner:
     # ---- what happened -------------------------------------------------------------------------------------------
 
     def tell(self, answers: Mapping[ExampleId, Label | None]) -> None:
-        """Take answers to the open query, some or all; None skips an example. A labelled example is corrected."""
-        self._record(Told(answers=dict(answers)))
+        """Take answers to the open query, some or all; None skips an example. An earlier answer is corrected."""
+        plain = {i: label.item() if isinstance(label, np.generic) else label for i, label in answers.items()}
+        self._record(Told(answers=plain))
 
     def job(self) -> FitJob:
         """What to train now: a new model on all labels.
@@ -195,7 +197,7 @@ class Learner:
         labels = len(self.pool.labelled)
         self._record(Trained(round=self.round, labels=labels, record=dict(record)))
         reason = self.stopping.reason(labels, self.records)
-        if reason is None and not self.pool.free():
+        if reason is None and not self.pool.n_free and not self.pool.asked:
             reason = "the pool is empty"
         if reason is not None:
             self._record(Stopped(reason=reason))
@@ -213,10 +215,10 @@ class Learner:
         if isinstance(event, Asked):
             self.pool = self.pool.ask(event.ids)
         elif isinstance(event, Told):
-            new = {i: label for i, label in event.answers.items() if i not in self.pool.labelled}
-            pool = self.pool.tell(new) if new else self.pool
-            for i in event.answers.keys() - new.keys():
-                pool = pool.relabel(i, event.answers[i])  # type: ignore[arg-type]
+            earlier = {i: a for i, a in event.answers.items() if self.pool.state_of(i) in ("labelled", "skipped")}
+            pool = self.pool.tell({i: a for i, a in event.answers.items() if i not in earlier})
+            for i, answer in earlier.items():
+                pool = pool.relabel(i, answer)
             self.pool = pool
         elif isinstance(event, Trained):
             self.records.append(dict(event.record))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -83,9 +83,11 @@ class Adapter(nn.Module, ABC):
     """All that a run learns inside the backbone; every parameter is shaped (runs, ...).
 
     position_shift: by how much a method moves the texts' positions (prefix-tuning puts its keys before them).
+    takes_packed: False where the adapter's own encoder works on padded batches only.
     """
 
     position_shift: int = 0
+    takes_packed: bool = True
 
     def __init__(self, runs: int) -> None:
         super().__init__()
@@ -100,8 +102,8 @@ class Adapter(nn.Module, ABC):
         """The adapted map: ``frozen(*inputs)`` with this adapter's change."""
         return frozen(*inputs)
 
-    def weights(self) -> Mapping[str, Tensor]:
-        """Backbone parameters to use in place of the frozen ones, by name, without a runs axis."""
+    def weights(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
+        """Parameters to use in place of the encoder's own, by name, without a runs axis; dtype: the backbone's."""
         return {}
 
     def encoder(self) -> nn.Module | None:
@@ -111,6 +113,22 @@ class Adapter(nn.Module, ABC):
     def exported(self, run: int = 0) -> dict[str, Tensor]:
         """One run's tensors, without the runs axis, by name."""
         return {name: p.detach()[run].clone() for name, p in self.named_parameters()}
+
+
+class Host(Protocol):
+    """The backbone as methods see it. plain_copy: the encoder without Modicum's steps, sharing the frozen weights."""
+
+    model: nn.Module
+    sites: list[Site]
+
+    def plain_copy(self) -> nn.Module: ...
+
+
+class PeftParts(NamedTuple):
+    """A run in the format of Hugging Face PEFT: its configuration, and tensors by name within the encoder."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
 
 
 class Method(Record, ABC):
@@ -136,9 +154,17 @@ class Method(Record, ABC):
             SpecError: the backbone lacks the sites that this method stands on.
         """
 
-    def build_on(self, model: nn.Module, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
-        """As ``build``; for methods that also need the backbone's own modules (``full``, Hugging Face PEFT)."""
-        return self.build(sites, rngs)
+    def build_on(self, host: Host, rngs: Sequence[np.random.Generator]) -> Adapter:
+        """As ``build``; for methods that also need the backbone's own modules (full fine-tuning, say)."""
+        return self.build(host.sites, rngs)
+
+    def to_peft(self, sites: Sequence[Site], adapter: Mapping[str, Tensor]) -> PeftParts | None:
+        """One run's tensors in PEFT's format; None where PEFT has no such method."""
+        return None
+
+    def merge(self, sites: Sequence[Site], adapter: Mapping[str, Tensor], state: dict[str, Tensor]) -> bool:
+        """Write one run's change into the encoder's fp32 ``state``; False where it cannot be written as weights."""
+        return False
 
 
 class ParameterTree(nn.Module):
@@ -147,10 +173,15 @@ class ParameterTree(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         for name, tensor in tensors.items():
-            self.register_parameter(name.replace(".", "/"), nn.Parameter(tensor))
+            self.register_parameter(slashed(name), nn.Parameter(tensor))
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._parameters[name.replace(".", "/")]  # type: ignore[return-value]
+        return self._parameters[slashed(name)]  # type: ignore[return-value]
+
+
+def slashed(name: str) -> str:
+    """A site's name as a ``ParameterTree`` stores it."""
+    return name.replace(".", "/")
 
 
 def pick(sites: Sequence[Site], *roles: Role, layers: bool = True, method: str) -> list[Site]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from modicum.base.errors import SpecError
-from modicum.methods.base import Adapter, Method, ParameterTree, Rows, Site, zeros
+from modicum.methods.base import Adapter, Method, ParameterTree, Rows, Site, slashed, zeros
 
 
 class BiasAdapter(Adapter):
@@ -38,3 +38,9 @@ class BitFit(Method):
         if not biased:
             raise SpecError("bitfit trains bias terms, and this backbone has none; choose lora or adapter instead")
         return BiasAdapter(biased, rngs)
+
+    def merge(self, sites: Sequence[Site], adapter: Mapping[str, Tensor], state: dict[str, Tensor]) -> bool:
+        for site in sites:
+            if (offset := adapter.get(f"offset.{slashed(site.name)}")) is not None:
+                state[f"{site.name}.bias"] = state[f"{site.name}.bias"] + offset
+        return True

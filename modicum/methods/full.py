@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from modicum.base.errors import SpecError
-from modicum.methods.base import Adapter, Method, ParameterTree, Site
+from modicum.methods.base import Adapter, Host, Method, ParameterTree, Site, slashed
 
 
 class FullAdapter(Adapter):
@@ -26,8 +27,8 @@ class FullAdapter(Adapter):
     def sites(self) -> frozenset[str]:
         return frozenset()
 
-    def weights(self) -> Mapping[str, Tensor]:
-        return {name: self.weight[name].squeeze(0) for name in self._names}
+    def weights(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
+        return {name: self.weight[name].squeeze(0).to(dtype) for name in self._names}
 
 
 class Full(Method):
@@ -40,7 +41,13 @@ class Full(Method):
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
         raise SpecError("full fine-tuning needs the backbone's weights: call build_on, not build")
 
-    def build_on(self, model: nn.Module, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
+    def build_on(self, host: Host, rngs: Sequence[np.random.Generator]) -> Adapter:
         if len(rngs) != 1:
             raise SpecError(f"full fine-tuning cannot stack runs: it needs exactly 1 run, got {len(rngs)}")
-        return FullAdapter(model)
+        return FullAdapter(host.model)
+
+    def merge(self, sites: Sequence[Site], adapter: Mapping[str, Tensor], state: dict[str, Tensor]) -> bool:
+        for name in state:
+            if (learned := adapter.get(f"weight.{slashed(name)}")) is not None:
+                state[name] = learned
+        return True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modicum.methods.base import Adapter, Method, ParameterTree, Role, Rows, Site, pick
+from modicum.methods.base import Adapter, Method, ParameterTree, PeftParts, Role, Rows, Site, pick, slashed
 
 SCALED_OUTPUTS: tuple[Role, ...] = ("key", "value", "qkv")
 SCALED_INPUTS: tuple[Role, ...] = ("ffn_out",)
@@ -42,3 +42,24 @@ class IA3(Method):
 
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
         return ScaleAdapter(pick(sites, *SCALED_OUTPUTS, *SCALED_INPUTS, method="ia3"), rngs)
+
+    def to_peft(self, sites: Sequence[Site], adapter: Mapping[str, Tensor]) -> PeftParts:
+        chosen = pick(sites, *SCALED_OUTPUTS, *SCALED_INPUTS, method="ia3")
+        inputs = [site.name for site in chosen if site.role in SCALED_INPUTS]
+        tensors = {}
+        for site in chosen:
+            scale = adapter[f"scale.{slashed(site.name)}"]
+            tensors[f"{site.name}.ia3_l"] = scale[None] if site.name in inputs else scale[:, None]
+        names = [site.name for site in chosen]
+        return PeftParts({"peft_type": "IA3", "target_modules": names, "feedforward_modules": inputs}, tensors)
+
+    def merge(self, sites: Sequence[Site], adapter: Mapping[str, Tensor], state: dict[str, Tensor]) -> bool:
+        for site in pick(sites, *SCALED_OUTPUTS, *SCALED_INPUTS, method="ia3"):
+            scale = adapter[f"scale.{slashed(site.name)}"]
+            if site.role in SCALED_INPUTS:
+                state[f"{site.name}.weight"] = state[f"{site.name}.weight"] * scale[None]
+                continue
+            state[f"{site.name}.weight"] = state[f"{site.name}.weight"] * scale[:, None]
+            if site.bias:
+                state[f"{site.name}.bias"] = state[f"{site.name}.bias"] * scale
+        return True

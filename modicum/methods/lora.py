@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -67,3 +67,16 @@ class LoRA(Method):
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
         chosen = pick(sites, *TARGETS[self.targets], method="lora")
         return LoRAAdapter(chosen, rngs, self.rank, self.alpha / self.rank)
+
+    def to_peft(self, sites: Sequence[Site], adapter: Mapping[str, Tensor]) -> PeftParts:
+        chosen = pick(sites, *TARGETS[self.targets], method="lora")
+        tensors = {f"{s.name}.lora_A.weight": adapter[f"down.{slashed(s.name)}"] for s in chosen}
+        tensors |= {f"{s.name}.lora_B.weight": adapter[f"up.{slashed(s.name)}"] for s in chosen}
+        names = [site.name for site in chosen]
+        return PeftParts({"peft_type": "LORA", "r": self.rank, "lora_alpha": self.alpha, "target_modules": names}, tensors)
+
+    def merge(self, sites: Sequence[Site], adapter: Mapping[str, Tensor], state: dict[str, Tensor]) -> bool:
+        for site in pick(sites, *TARGETS[self.targets], method="lora"):
+            down, up = adapter[f"down.{slashed(site.name)}"], adapter[f"up.{slashed(site.name)}"]
+            state[f"{site.name}.weight"] = state[f"{site.name}.weight"] + self.alpha / self.rank * up @ down
+        return True

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modicum.methods.base import Adapter, Method, Rows, Site, normal, pick, uniform, zeros
+from modicum.methods.base import Adapter, Method, PeftParts, Rows, Site, normal, pick, uniform, zeros
 
 
 class PrefixAdapter(Adapter):
@@ -77,3 +77,17 @@ class Prefix(Method):
 
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
         return PrefixAdapter(pick(sites, "attention", method="prefix"), rngs, self.length, self.hidden, self.std)
+
+    def to_peft(self, sites: Sequence[Site], adapter: Mapping[str, Tensor]) -> PeftParts:
+        attention = pick(sites, "attention", method="prefix")
+        built = PrefixAdapter(attention, [np.random.default_rng(0)], self.length, self.hidden, self.std)
+        built.load_state_dict({name: tensor[None] for name, tensor in adapter.items()})
+        config = {
+            "peft_type": "PREFIX_TUNING",
+            "num_virtual_tokens": self.length,
+            "token_dim": attention[0].outputs,
+            "num_attention_heads": attention[0].heads,
+            "num_layers": len(attention),
+            "num_transformer_submodules": 1,
+        }
+        return PeftParts(config, {"prompt_embeddings": built.keys_values()[0].detach()})

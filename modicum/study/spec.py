@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from modicum.base.errors import SpecError
-from modicum.base.spec import Record, canonical_json, digest
+from modicum.base.spec import Record, digest
 from modicum.base.training import Training
 from modicum.base.types import Task
 from modicum.loop.learner import Pace
@@ -95,7 +95,7 @@ class Study(Record):
     data: tuple[Data, ...] = Field(min_length=1)
     methods: tuple[Choice, ...] = Field(min_length=1)
     strategies: tuple[Choice, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     backbone: BackboneSettings = BackboneSettings()
     loop: Loop = Loop()
     training: Training = Training()
@@ -151,7 +151,7 @@ def parse_study(raw: dict[str, Any], folder: Path = Path()) -> Study:
     data = fields.get("data")
     if isinstance(data, dict):
         data = [data]
-    if not isinstance(data, list) or not data:
+    if not isinstance(data, list) or not data or not all(isinstance(d, dict) for d in data):
         raise SpecError('a study needs at least one [[data]] section with train = "FILE" (or train = "helpdesk")')
     fields["data"] = [_located(Data(**d), folder) for d in data]
     for name in ("methods", "strategies"):
@@ -161,9 +161,10 @@ def parse_study(raw: dict[str, Any], folder: Path = Path()) -> Study:
         raise SpecError(f"seeds must be a count (at least 1) or a list of whole numbers, got {seeds!r}")
     fields["seeds"] = list(range(seeds)) if isinstance(seeds, int) else seeds
     for name in ("methods", "strategies", "seeds"):
-        values = [canonical_json(v.model_dump() if isinstance(v, Record) else v) for v in fields[name]]
-        if len(set(values)) != len(values):
-            raise SpecError(f"{name} must differ from each other; one stands there twice")
+        twice = [value for i, value in enumerate(fields[name]) if value in fields[name][:i]]
+        if twice:
+            shown = twice[0].label if isinstance(twice[0], Choice) else twice[0]
+            raise SpecError(f"{name} must differ from each other; {shown} stands there twice")
     for name, record in (("backbone", BackboneSettings), ("loop", Loop), ("training", Training)):
         if isinstance(fields.get(name), dict):
             fields[name] = record(**fields[name])

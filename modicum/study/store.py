@@ -10,8 +10,9 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from modicum.base.errors import StoreError
 from modicum.base.events import Event, parse_event
@@ -41,34 +42,42 @@ class Store:
             StoreError: not a store, one of another schema version, unreadable, or on a network file system.
         """
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path.parent} cannot hold a study store: {error}. Choose another folder") from error
         kind = _file_system(path.parent)
         if kind in NETWORK:
             raise StoreError(
                 f"a store must lie on a local disk: {path.parent} is on {kind}, where SQLite's locks cannot be trusted"
             )
-        try:
+        with self._guarded("opened as a study store", "Move it away, or choose another folder"), ExitStack() as undo:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
-            journal = "WAL" if sqlite3.sqlite_version_info >= WAL_IS_SAFE else "DELETE"
-            self._db.execute(f"PRAGMA journal_mode={journal}")
+            undo.callback(self._db.close)
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._create()
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"{path} cannot be opened as a study store: {error}. Move it away, or choose another folder"
-            ) from error
+            journal = "WAL" if sqlite3.sqlite_version_info >= WAL_IS_SAFE else "DELETE"
+            self._db.execute(f"PRAGMA journal_mode={journal}")
+            undo.pop_all()
 
     def _create(self) -> None:
         with self._writing():
-            if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not tables:
                 for statement in TABLES.split(";\n"):
                     self._db.execute(statement)
                 self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
+            elif not tables >= {"meta", "trials", "events"}:
+                raise StoreError(
+                    f"{self.path} is no study store, but a database of something else "
+                    f"(tables {', '.join(sorted(tables))}). Move it away, or choose another folder"
+                )
         found = self.meta("schema")
         if found != str(SCHEMA):
             raise StoreError(
-                f"{self.path} has schema version {found}, this Modicum reads version {SCHEMA}: use the version that wrote it"
+                f"{self.path} has schema version {found}, this Modicum reads version {SCHEMA}: "
+                "use the version that wrote it"
             )
 
     @contextmanager
@@ -76,26 +85,31 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk has ended it already
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+
+    def _read(self, query: str, *values: str) -> list[Any]:
+        with self._guarded("read", "Restore it from a copy, or choose another folder"):
+            return self._db.execute(query, values).fetchall()
 
     def meta(self, name: str) -> str | None:
         """A value kept with the study, or None."""
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+        rows = self._read("SELECT value FROM meta WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
 
     def set_meta(self, name: str, value: str) -> None:
         """Keep a value with the study, in place of an earlier one."""
-        with self._guarded(), self._writing():
+        with self._guarded("written"), self._writing():
             self._db.execute(
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
             )
 
     def add_gang(self, trials: Mapping[str, str]) -> int:
         """Note trials (key -> canonical spec) that will advance together for good; returns the gang's number."""
-        with self._guarded(), self._writing():
+        with self._guarded("written"), self._writing():
             gang = int(self._db.execute("SELECT coalesce(max(gang), -1) + 1 FROM trials").fetchone()[0])
             rows = [(key, gang, place, spec) for place, (key, spec) in enumerate(trials.items())]
             self._db.executemany("INSERT INTO trials VALUES (?, ?, ?, ?)", rows)
@@ -104,13 +118,13 @@ class Store:
     def gangs(self) -> list[list[str]]:
         """Trial keys by gang, in the order in which they were added."""
         found: dict[int, list[str]] = {}
-        for key, gang in self._db.execute("SELECT key, gang FROM trials ORDER BY gang, place"):
+        for key, gang in self._read("SELECT key, gang FROM trials ORDER BY gang, place"):
             found.setdefault(gang, []).append(key)
         return list(found.values())
 
     def append(self, events: Mapping[str, Iterable[Event]]) -> None:
         """Add events to several trials in one transaction: all of them are durable, or none."""
-        with self._guarded(), self._writing():
+        with self._guarded("written"), self._writing():
             for trial, new in events.items():
                 start = self._db.execute("SELECT count(*) FROM events WHERE trial = ?", (trial,)).fetchone()[0]
                 rows = [(trial, start + i, canonical_json(e.model_dump(mode="json"))) for i, e in enumerate(new)]
@@ -118,24 +132,22 @@ class Store:
 
     def events(self, trial: str) -> list[Event]:
         """A trial's events, oldest first."""
-        rows = self._db.execute("SELECT event FROM events WHERE trial = ? ORDER BY seq", (trial,))
+        rows = self._read("SELECT event FROM events WHERE trial = ? ORDER BY seq", trial)
         return [parse_event(json.loads(text)) for (text,) in rows]
 
     def spec(self, trial: str) -> str:
         """A trial's canonical spec, as it was added."""
-        row = self._db.execute("SELECT spec FROM trials WHERE key = ?", (trial,)).fetchone()
-        if row is None:
+        rows = self._read("SELECT spec FROM trials WHERE key = ?", trial)
+        if not rows:
             raise StoreError(f"the store {self.path} has no trial {trial}")
-        return str(row[0])
+        return str(rows[0][0])
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guarded(self, deed: str, remedy: str = "Nothing that was saved before is lost") -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(
-                f"{self.path} cannot be written: {error}. Nothing that was saved before is lost"
-            ) from error
+            raise StoreError(f"{self.path} cannot be {deed}: {error}. {remedy}") from error
 
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
