@@ -109,7 +109,7 @@ def test_imports_go_down() -> None:
         for line, target in own_imports(module)
         if not may_import(floor(module), floor(target))
     ]
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 def test_there_is_no_import_cycle() -> None:
@@ -129,7 +129,7 @@ def test_torch_stays_where_it_belongs() -> None:
         for line, name in imported_names(module)
         if name.split(".")[0] in HEAVY
     ]
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("module", ["modicum", "modicum.cli.main"])
@@ -163,7 +163,7 @@ def test_no_core_file_imports_a_plugin() -> None:
         for line, target in own_imports(module)
         if floor(target) in ("methods", "strategies") and target not in doors
     ]
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 def test_files_and_functions_stay_short() -> None:
@@ -175,11 +175,12 @@ def test_files_and_functions_stay_short() -> None:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 long += [f"{name}:{node.lineno} {node.name}: {length} lines"] if length > MAX_FUNCTION else []
-    assert long == []
+    assert not long, "\n".join(long)
 
 
 def test_every_module_has_a_docstring() -> None:
-    assert [path.relative_to(ROOT).as_posix() for path in listed("*.py") if not ast.get_docstring(tree_of(path))] == []
+    bare = [path.relative_to(ROOT).as_posix() for path in listed("*.py") if not ast.get_docstring(tree_of(path))]
+    assert not bare, "\n".join(bare)
 
 
 def test_no_file_knows_a_machine() -> None:
@@ -189,7 +190,7 @@ def test_no_file_knows_a_machine() -> None:
         if b"\0" not in content:
             text = content.decode("utf-8")
             found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in MACHINE_PATH.finditer(text)]
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 def test_the_rules_themselves() -> None:

@@ -98,9 +98,7 @@ def test_missing_seeds_are_left_out_and_one_seed_has_no_interval():
 
 
 def test_bootstrap_interval_lies_within_the_values_and_repeats():
-    first, second = (
-        mean_interval([1, 2, 3, 4, 5], method="bootstrap", rng=np.random.default_rng(1)) for _ in range(2)
-    )
+    first, second = (mean_interval([1, 2, 3, 4, 5], method="bootstrap", rng=np.random.default_rng(1)) for _ in range(2))
     assert first == second
     assert 1 < first.low < first.mean == 3 < first.high < 5
 

@@ -101,7 +101,10 @@ def test_the_page_is_self_contained_and_well_formed(tmp_path):
     assert "script" not in checked.tags and "img" not in checked.tags and "@import" not in text
     links = {value for _, attrs in checked.attributes for name, value in attrs.items() if name in ("src", "href")}
     assert {link for link in links if link and not link.startswith(("#", "data:"))} == set()
-    assert set(re.findall(r"https?://[^\s\"'<]*", text)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\s\"'<]*", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
     for link in (link for link in links if link and link.startswith("#")):
         assert link[1:] in checked.ids
 

@@ -65,7 +65,7 @@ CONFIGS: dict[str, Any] = {
 
 
 def save_tiny(architecture: str, folder: Path) -> Path:
-    """A random model of this architecture with its tokenizer, as ``save_pretrained`` leaves them; global seeds untouched."""
+    """A random model of this architecture with its tokenizer, as ``save_pretrained`` leaves them."""
     config = CONFIGS[architecture]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

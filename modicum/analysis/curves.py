@@ -60,9 +60,7 @@ def isotonic(values: ArrayLike, *, increasing: bool = True) -> np.ndarray:
     return np.asarray(optimize.isotonic_regression(np.asarray(values, dtype=np.float64), increasing=increasing).x)
 
 
-def labels_to_target(
-    labels: ArrayLike, values: ArrayLike, target: float, *, increasing: bool = True
-) -> float | None:
+def labels_to_target(labels: ArrayLike, values: ArrayLike, target: float, *, increasing: bool = True) -> float | None:
     """The least number of labels at which the smoothed curve reaches a target.
 
     The curve is made monotone first, so that one lucky round does not count as arrival, and is read linearly

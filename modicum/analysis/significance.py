@@ -187,9 +187,8 @@ def reach_warning(n: int, *, alpha: float = 0.05, comparisons: int = 1) -> str |
     holm_needs = f"{seeds_needed(alpha, comparisons)} seeds under Holm's correction for {comparisons} comparisons"
     floor = f"the smallest two-sided p of a paired test is {least:.4g}"
     if least > alpha:
-        return (
-            f"{seeds} cannot reach α = {alpha:g}: {floor}. It takes {seeds_needed(alpha)} seeds"
-            + (f", or {holm_needs}." if comparisons > 1 else ".")
+        return f"{seeds} cannot reach α = {alpha:g}: {floor}. It takes {seeds_needed(alpha)} seeds" + (
+            f", or {holm_needs}." if comparisons > 1 else "."
         )
     return f"{seeds} cannot reach α = {alpha:g} after correction: {floor}. It takes {holm_needs}."
 

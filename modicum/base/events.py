@@ -25,7 +25,7 @@ class Asked(Record):
 
 
 class Told(Record):
-    """Answers arrived; None skips an example. For an example that has an answer already it is a correction."""
+    """Answers arrived, in no order; None skips an example. Where there is an answer already it is a correction."""
 
     kind: Literal["told"] = "told"
     answers: dict[ExampleId, StrictInt | StrictFloat | None]

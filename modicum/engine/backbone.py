@@ -10,14 +10,15 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from modicum.base.errors import BackboneError
+from modicum.base.errors import BackboneError, SpecError
 from modicum.engine.attention import IMPLEMENTATION, PackedAttention, current
 from modicum.engine.memory import keep_pages
 from modicum.engine.noise import Noise
@@ -46,6 +47,8 @@ class Backbone:
 
     pooling: how a text's tokens become one vector: the mean, the first token, or the model's own pooler.
     packed: whether batches are flat rows; False where the architecture cannot take them.
+    stackable: whether several runs can share a pass; False where sites see what belongs to no text, and so to no run.
+    positions: how many positions the model has embeddings for; None where it needs none.
     """
 
     def __init__(
@@ -71,12 +74,12 @@ class Backbone:
         self.pooling = pooling
         positions = getattr(self.config, "max_position_embeddings", 0) or max_length
         self.max_length = min(max_length, positions - 2)
-        self.first_position = _first_position(model)
+        self.first_position, self.positions = _first_position(model), _positions(model)
         self.sites: list[Site] = []
         self._lock = threading.RLock()
         self._pass: Pass | None = None
         self._wrapped: list[nn.Module] = []
-        self.packed = False
+        self.packed = self.stackable = False
         self._set_up()
 
     # ---- loading -------------------------------------------------------------------------------------------------
@@ -106,6 +109,10 @@ class Backbone:
             tokenizer = AutoTokenizer.from_pretrained(found.folder, trust_remote_code=False)
         except (OSError, ValueError, TypeError) as error:
             raise BackboneError(f"backbone {name!r} has no tokenizer that can be loaded: {error}") from error
+        files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+        if not any((found.folder / file).is_file() for file in files):  # transformers would make an empty one
+            names = ", ".join(sorted(files))
+            raise BackboneError(f"backbone {name!r} has no tokenizer: {found.folder} needs one of {names}")
         return cls(model, tokenizer, name=name, fingerprint=found.fingerprint, pooling=pooling, max_length=max_length)
 
     def _set_up(self) -> None:
@@ -116,27 +123,39 @@ class Backbone:
         if not self.packed:
             self.sites = [site for site in self.sites if site.role != "attention"]
             self.model.set_attn_implementation("eager")
+        self.stackable = self.packed or self._maps_texts_alone()
 
     def _takes_packed_rows(self) -> bool:
         """Three texts in one row must give what each gives alone through transformers' own attention."""
-        usable = [i for i in range(5, min(200, self.config.vocab_size)) if i != self.config.pad_token_id][:40]
-        lengths = np.array([3, 5, 8])
-        ids = np.resize(np.array(usable, dtype=np.int32), lengths.sum())
-        tokens = Tokens(ids, None, np.concatenate([[0], np.cumsum(lengths)]))
+        tokens = self._three_texts()
         batch = pack(tokens, np.arange(3), np.zeros(3, np.int64), first_position=self.first_position)
         try:
             with torch.inference_mode():
                 self.model.set_attn_implementation("eager")
                 alone = [
                     self.model(input_ids=row.long()[None].to(self.device)).last_hidden_state[0]
-                    for row in self._rows(ids, lengths)
+                    for row in self._rows(tokens.ids, tokens.lengths)
                 ]
                 self.model.set_attn_implementation(IMPLEMENTATION)
                 together = self._encode_packed(self._pass_over(batch, 1, None, None, True))
         except Exception:  # an architecture may refuse packed rows in any way it likes; all of them mean "padded"
             return False
         tolerance = 0.15 if self.dtype == torch.bfloat16 else 1e-3
-        return bool((torch.cat(alone) - together).abs().max() < tolerance)
+        expected = torch.cat(alone)  # some models have a few dimensions that are far larger than the others
+        return bool((expected - together).abs().max() < tolerance * expected.abs().max().clamp(min=1))
+
+    def _maps_texts_alone(self) -> bool:
+        """Whether sites see texts alone; DeBERTa also sends embeddings of relative positions through its own maps."""
+        watch = _Watch(self.sites, texts=3)
+        with torch.inference_mode():
+            self.encode(pack(self._three_texts(), np.arange(3), np.zeros(3, np.int64)), adapter=watch)
+        return watch.texts_alone
+
+    def _three_texts(self) -> Tokens:
+        usable = [i for i in range(5, min(200, self.config.vocab_size)) if i != self.config.pad_token_id][:40]
+        lengths = np.array([3, 5, 8])
+        ids = np.resize(np.array(usable, dtype=np.int32), lengths.sum())
+        return Tokens(ids, None, np.concatenate([[0], np.cumsum(lengths)]))
 
     @staticmethod
     def _rows(ids: np.ndarray, lengths: np.ndarray) -> Iterator[Tensor]:
@@ -235,7 +254,7 @@ class Backbone:
         packed = self.packed and (adapter is None or adapter.takes_packed)
         now = self._pass_over(batch, runs, adapter, noise, packed)
         with self._lock:
-            return self._pool((self._encode_packed if packed else self._encode_padded)(now), batch)
+            return self._pool((self._encode_packed if packed else self._encode_padded)(now), now)
 
     def _pass_over(self, batch: Batch, runs: int, adapter: Adapter | None, noise: Noise | None, packed: bool) -> Pass:
         lift = batch.lift
@@ -246,6 +265,12 @@ class Backbone:
     def _encode_packed(self, now: Pass) -> Tensor:
         batch, adapter = now.batch, now.adapter
         shift = adapter.position_shift if adapter else 0
+        room = (self.positions or 2**31) - self.first_position - shift
+        if batch.lengths.max() > room:
+            raise SpecError(
+                f"{shift} learned positions and a text of {batch.lengths.max()} tokens must fit into the "
+                f"{self.positions} positions of {self.name!r}: load it with max_length {room} or less"
+            )
         inputs = {"input_ids": batch.ids.to(self.device), "position_ids": (batch.positions + shift).to(self.device)}
         if batch.types is not None and self.segmented:
             inputs["token_type_ids"] = batch.types.to(self.device)
@@ -284,8 +309,9 @@ class Backbone:
             self._pass = None
             current.reset(token)
 
-    def _pool(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def _pool(self, hidden: Tensor, now: Pass) -> Tensor:
         """(tokens, width) -> (texts, width) fp32."""
+        batch = now.batch
         if self.pooling == "mean":
             text = torch.from_numpy(batch.text_of_token).to(self.device)
             total = torch.zeros(len(batch.lengths), hidden.shape[1], device=self.device).index_add(
@@ -293,17 +319,48 @@ class Backbone:
             )
             return total / torch.from_numpy(batch.lengths).to(self.device)[:, None]
         first = hidden[torch.from_numpy(batch.starts).to(self.device)]
-        return (self.model.pooler(first[:, None]) if self.pooling == "pooler" else first).float()  # type: ignore[operator]
+        return (self._through_pooler(first, now) if self.pooling == "pooler" else first).float()
+
+    def _through_pooler(self, first: Tensor, now: Pass) -> Tensor:
+        """(texts, width) through the model's own pooler, its adapter or learned weights included."""
+        pooler: nn.Module = self.model.pooler  # type: ignore[assignment]
+        learned = now.adapter.weights(self.dtype) if now.adapter else {}
+        weights = {n.removeprefix("pooler."): p.to(self.dtype) for n, p in learned.items() if n.startswith("pooler.")}
+        one_hot, runs = now.rows.one_hot, now.rows.runs
+        if one_hot is not None:
+            one_hot = nn.functional.one_hot(now.rows.run_of_text, runs).to(self.dtype)
+        with self._during(replace(now, rows=replace(now.rows, one_hot=one_hot))):
+            if isinstance(pooler, nn.Linear):  # ALBERT keeps the activation beside it
+                return self.model.pooler_activation(torch.func.functional_call(pooler, weights, first))  # type: ignore[operator]
+            return torch.func.functional_call(pooler, weights, first[:, None])
+
+
+class _Watch(Adapter):
+    """Looks on, and notes whether all that passes a site belongs to one of so many texts."""
+
+    def __init__(self, sites: list[Site], texts: int) -> None:
+        super().__init__(runs=1)
+        self._sites, self.texts, self.texts_alone = frozenset(site.name for site in sites), texts, True
+
+    @property
+    def sites(self) -> frozenset[str]:
+        return self._sites
+
+    def around(self, site: Site, frozen: Callable[..., Tensor], *inputs: Tensor, rows: Rows) -> Tensor:
+        self.texts_alone &= len(inputs[0]) == self.texts
+        return frozen(*inputs)
 
 
 def _load_model(found: Resolved, dtype: torch.dtype, *, keep_pooler: bool) -> nn.Module:
     from transformers import AutoModel
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # a small file is read in a blink, and the bar lands in the middle of ours
     try:
         model, info = AutoModel.from_pretrained(
             found.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BackboneError(f"backbone {found.name!r} cannot be loaded as an encoder: {error}") from error
     if getattr(model.config, "is_encoder_decoder", False) or not hasattr(model.config, "num_attention_heads"):
         raise BackboneError(
@@ -328,6 +385,11 @@ def _first_position(model: nn.Module) -> int:
     embeddings = getattr(model, "embeddings", None)
     kin = hasattr(embeddings, "create_position_ids_from_input_ids")
     return int(embeddings.padding_idx) + 1 if kin else 0  # type: ignore[union-attr, arg-type]
+
+
+def _positions(model: nn.Module) -> int | None:
+    tables = [m for n, m in model.named_modules() if n.endswith("position_embeddings") and isinstance(m, nn.Embedding)]
+    return tables[0].num_embeddings if tables else None
 
 
 def _attention_dropout(module: nn.Module) -> float:

@@ -73,6 +73,8 @@ class Bank(nn.Module):
                 "use lora, adapter or bitfit with it"
             )
         self.backbone, self.method, self.outputs, self.runs = (backbone, method, outputs, len(rngs))
+        if len(rngs) > 1 and not backbone.stackable:
+            raise SpecError(f"{backbone.name!r} sends more than texts through its maps: build banks of one run")
         self.adapter: Adapter = method.build_on(backbone, rngs)
         self.head = Head(backbone.width, outputs, rngs)
         self.to(backbone.device)

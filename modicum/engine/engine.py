@@ -37,8 +37,8 @@ class Engine:
 
     @property
     def runs_per_bank(self) -> int:
-        """How many runs train side by side: a function of the machine's kind and the texts alone, so that it is stable."""
-        if not self.method.stackable:
+        """How many runs train side by side: a function of the machine's kind and the texts alone."""
+        if not (self.method.stackable and self.backbone.stackable):
             return 1
         lengths = self.corpus.tokens.lengths
         kind = self.backbone.device.type
@@ -50,6 +50,8 @@ class Engine:
 
         on_fit: called with the number of runs done after each bank.
         """
+        if not jobs:
+            return []
         distinct: list[FitJob] = []
         which = []
         for job in jobs:

@@ -28,7 +28,8 @@ class Dynamics:
 
     correct: (epochs, n) bool, the prediction when the example came up. confidence: (epochs, n) float16, the
     probability of its label then. Of an epoch that was cut short only the examples that came up count;
-    the others are False and NaN. For regression, correct is empty and confidence is the squared error.
+    the others are False and NaN. For regression, correct is all False and confidence is the squared error, in units
+    of the labels' variance.
     """
 
     correct: np.ndarray
@@ -51,6 +52,8 @@ class Run:
     """One run's place in the loop: what comes next, and what was seen."""
 
     def __init__(self, job: FitJob, positions: np.ndarray, training: Training, task: Task, outputs: int) -> None:
+        if not len(positions):
+            raise SpecError("a run needs labelled examples to train on, got none: label some first")
         self.job, self.positions, self.training = job, positions, training
         self.steps = training.total_steps(len(positions))
         self.mean, self.std = 0.0, 1.0
@@ -121,7 +124,7 @@ class Trainer:
     def _factor(self, run: Run, step: int, elapsed: float) -> float:
         """The share of the peak rate at this step: linear warm-up, then linear decay; 0 when the run is over."""
         if self.training.seconds is not None:
-            done = elapsed / self.training.seconds
+            done = elapsed / self.training.seconds if step else 0.0  # one step at least
         else:
             done = step / run.steps
         if done >= 1:

@@ -23,8 +23,8 @@ class Noise:
         self._cuda = None if device.type == "cpu" else _seeded(rngs, device)
 
     def tokens(self, x: Tensor, p: float) -> Tensor:
-        """Dropout on hidden states, (1, tokens, width) or padded (texts, longest, width), and on padded attention weights,
-        (texts, heads, longest, longest). What belongs to no text, such as embeddings of relative positions, stays."""
+        """Dropout on hidden states, (1, tokens, width) or padded (texts, longest, width), and on padded attention
+        weights, (texts, heads, longest, longest). What belongs to no text, as relative positions do, stays."""
         lengths = self.batch.lengths
         if x.dim() == 3 and x.shape[:2] == (1, int(lengths.sum())):
             return x * self._factors([b.tokens * x.shape[2] for b in self.batch.blocks], p, x.dtype).view_as(x)
@@ -65,7 +65,7 @@ class Noise:
         if self._cuda is not None:
             keep = torch.rand(sum(sizes), device=self.device, generator=self._cuda) >= p
             return keep.to(dtype).mul_(1 / (1 - p))
-        threshold = max(1, round(p * 256))
+        threshold = min(max(1, round(p * 256)), 255)
         drawn = _bytes(self.rngs[0], sum(sizes)) if len(self.rngs) == 1 else self._by_run(sizes)
         return torch.from_numpy(drawn >= threshold).to(dtype).mul_(256 / (256 - threshold))
 

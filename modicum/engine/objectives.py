@@ -25,6 +25,6 @@ def sum_of_run_means(loss: Tensor, run_of_text: Tensor, runs: int) -> tuple[Tens
 
 
 def balanced_weights(targets: Tensor, classes: int) -> Tensor:
-    """(n,) -> (classes,): n / (classes · count), so that the mean weight over the examples is 1."""
-    counts = torch.bincount(targets, minlength=classes).clamp(min=1)
-    return len(targets) / (classes * counts)
+    """(n,) -> (classes,): n / (classes seen · count), so that the mean weight over the examples is 1."""
+    counts = torch.bincount(targets, minlength=classes)
+    return len(targets) / ((counts > 0).sum() * counts.clamp(min=1))

@@ -19,7 +19,7 @@ TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
 
 
 class Scorer:
-    """Scores texts with one trained run. features: (n, width) of the frozen backbone, where the run uses it as it is."""
+    """Scores texts with one trained run. features: (n, width) of the frozen backbone, if the run keeps it as it is."""
 
     def __init__(self, bank: Bank, tokens: Tokens, task: Task, features: np.ndarray | None = None) -> None:
         self.bank, self.tokens, self.task, self.features = bank, tokens, task, features

@@ -9,7 +9,7 @@ from torch import nn
 from modicum.methods.base import Role, Site
 
 ROLES: tuple[tuple[str, Role], ...] = (
-    # end of the module's name, its role: BERT, RoBERTa, XLM-R, ELECTRA, ALBERT / DistilBERT / MPNet / DeBERTa / ModernBERT
+    # end of the module's name, its role: BERT, RoBERTa, ELECTRA, ALBERT / DistilBERT / MPNet / DeBERTa / ModernBERT
     (r"self\.(query|query_proj)|attention\.(query|q_lin)|attn\.q", "query"),
     (r"self\.(key|key_proj)|attention\.(key|k_lin)|attn\.k", "key"),
     (r"self\.(value|value_proj)|attention\.(value|v_lin)|attn\.v", "value"),

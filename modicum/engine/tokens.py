@@ -17,7 +17,7 @@ from modicum.data.dataset import Dataset
 class Tokens:
     """All token ids of a data set in one flat row.
 
-    ids: (total,) int32. types: (total,) int8 segment numbers of text pairs, None for single texts. starts: (n + 1,) int64.
+    ids: (total,) int32. types: (total,) int8 segment numbers of pairs, None for single texts. starts: (n + 1,) int64.
     """
 
     ids: np.ndarray
@@ -48,7 +48,9 @@ def tokenize(dataset: Dataset, tokenizer: Any, max_length: int, block: int = 10_
     )
 
 
-LADDER = np.array([*range(4, 25, 4), 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 768, 1024, 2048, 4096, 8192])
+LADDER = np.array(
+    [*range(4, 25, 4), 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 768, 1024, 2048, 4096, 8192]
+)
 """Lengths that attention works in: a text is lifted to the next rung, which depends on its own length alone."""
 
 

@@ -37,7 +37,8 @@ def find_weights(name: str) -> Resolved:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise BackboneError(
-            f"backbone {name!r} must come as .safetensors; {folder} has none. Convert it with transformers' save_pretrained"
+            f"backbone {name!r} must come as .safetensors; {folder} has none. "
+            "Convert it with transformers' save_pretrained"
         )
     fingerprint = _sha256(files)
     if name == "minilm" and fingerprint != MINILM_SHA256:
@@ -78,7 +79,7 @@ def _download(repository: str, name: str, remedy: str) -> Path:
 
 
 def _pooling(folder: Path) -> Literal["mean", "first"]:
-    """Models of sentence-transformers say that they were trained with mean pooling; others start with the first token."""
+    """Models of sentence-transformers say that they were trained with mean pooling; others use the first token."""
     path = folder / "1_Pooling" / "config.json"
     if path.is_file():
         settings = json.loads(path.read_text(encoding="utf-8"))

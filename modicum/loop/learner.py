@@ -215,8 +215,9 @@ class Learner:
         if isinstance(event, Asked):
             self.pool = self.pool.ask(event.ids)
         elif isinstance(event, Told):
-            earlier = {i: a for i, a in event.answers.items() if self.pool.state_of(i) in ("labelled", "skipped")}
-            pool = self.pool.tell({i: a for i, a in event.answers.items() if i not in earlier})
+            answers = dict(sorted(event.answers.items()))  # by id: a log in JSON keeps no order of its own
+            earlier = {i: a for i, a in answers.items() if self.pool.state_of(i) in ("labelled", "skipped")}
+            pool = self.pool.tell({i: a for i, a in answers.items() if i not in earlier})
             for i, answer in earlier.items():
                 pool = pool.relabel(i, answer)
             self.pool = pool

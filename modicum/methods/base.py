@@ -9,10 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from modicum.base.errors import SpecError
@@ -23,6 +24,10 @@ Role = Literal[
 ]  # fmt: skip
 ATTENTION_INPUTS: tuple[Role, ...] = ("query", "key", "value", "qkv")
 """The maps that read a layer's input; models that fuse them have ``qkv`` alone."""
+
+
+Rate = Annotated[float, Field(gt=0)]
+"""A learning rate."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,8 @@ class Method(Record, ABC):
     needs_packed: ClassVar[bool] = False
     """True for methods that stand around attention itself, which padded fall-back batches do not expose."""
 
-    learning_rate: float
-    head_learning_rate: float = 5e-3
+    learning_rate: Rate
+    head_learning_rate: Rate = 5e-3
 
     @abstractmethod
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:

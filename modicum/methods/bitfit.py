@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from modicum.base.errors import SpecError
-from modicum.methods.base import Adapter, Method, ParameterTree, Rows, Site, slashed, zeros
+from modicum.methods.base import Adapter, Method, ParameterTree, Rate, Rows, Site, slashed, zeros
 
 
 class BiasAdapter(Adapter):
@@ -31,7 +31,7 @@ class BiasAdapter(Adapter):
 class BitFit(Method):
     """Trains all bias terms of the backbone (linear maps and layer norms), and the head."""
 
-    learning_rate: float = 2e-3
+    learning_rate: Rate = 2e-3
 
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
         biased = [site for site in sites if site.bias and site.role != "attention"]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 from torch import Tensor, nn
 
-from modicum.methods.base import Adapter, Method, ParameterTree, Role, Rows, Site, pick, uniform, zeros
+from modicum.methods.base import Adapter, Method, ParameterTree, Rate, Role, Rows, Site, pick, uniform, zeros
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": nn.functional.silu,
@@ -59,8 +60,8 @@ class Bottleneck(Method):
     """
 
     roles: ClassVar[tuple[Role, ...]]
-    learning_rate: float = 2e-3
-    reduction: float = 16.0
+    learning_rate: Rate = 2e-3
+    reduction: float = Field(default=16.0, gt=0)
     activation: Literal["swish", "relu", "gelu"] = "swish"
 
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:

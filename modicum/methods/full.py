@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modicum.base.errors import SpecError
-from modicum.methods.base import Adapter, Host, Method, ParameterTree, Site, slashed
+from modicum.methods.base import Adapter, Host, Method, ParameterTree, Rate, Site, slashed
 
 
 class FullAdapter(Adapter):
@@ -35,8 +35,8 @@ class Full(Method):
     """Trains all of the backbone's weights and the head; runs cannot be stacked."""
 
     stackable: ClassVar[bool] = False
-    learning_rate: float = 1e-4
-    head_learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-4
+    head_learning_rate: Rate = 1e-3
 
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
         raise SpecError("full fine-tuning needs the backbone's weights: call build_on, not build")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modicum.methods.base import Adapter, Method, ParameterTree, PeftParts, Role, Rows, Site, pick, slashed
+from modicum.methods.base import Adapter, Method, ParameterTree, PeftParts, Rate, Role, Rows, Site, pick, slashed
 
 SCALED_OUTPUTS: tuple[Role, ...] = ("key", "value", "qkv")
 SCALED_INPUTS: tuple[Role, ...] = ("ffn_out",)
@@ -38,7 +38,7 @@ class ScaleAdapter(Adapter):
 class IA3(Method):
     """Trains one scale per key, value and feed-forward unit, and the head: the fewest parameters."""
 
-    learning_rate: float = 1e-2
+    learning_rate: Rate = 1e-2
 
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
         return ScaleAdapter(pick(sites, *SCALED_OUTPUTS, *SCALED_INPUTS, method="ia3"), rngs)

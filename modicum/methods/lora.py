@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 from torch import Tensor
 
 from modicum.methods.base import (
@@ -14,10 +15,13 @@ from modicum.methods.base import (
     Adapter,
     Method,
     ParameterTree,
+    PeftParts,
+    Rate,
     Role,
     Rows,
     Site,
     pick,
+    slashed,
     uniform,
     zeros,
 )
@@ -59,8 +63,8 @@ class LoRA(Method):
     rank: the update's rank r. alpha: the update is scaled by alpha / rank. targets: which maps are updated.
     """
 
-    learning_rate: float = 1e-3
-    rank: int = 8
+    learning_rate: Rate = 1e-3
+    rank: int = Field(default=8, ge=1)
     alpha: float = 8.0
     targets: Literal["query-value", "attention", "all"] = "all"
 
@@ -73,7 +77,8 @@ class LoRA(Method):
         tensors = {f"{s.name}.lora_A.weight": adapter[f"down.{slashed(s.name)}"] for s in chosen}
         tensors |= {f"{s.name}.lora_B.weight": adapter[f"up.{slashed(s.name)}"] for s in chosen}
         names = [site.name for site in chosen]
-        return PeftParts({"peft_type": "LORA", "r": self.rank, "lora_alpha": self.alpha, "target_modules": names}, tensors)
+        config = {"peft_type": "LORA", "r": self.rank, "lora_alpha": self.alpha, "target_modules": names}
+        return PeftParts(config, tensors)
 
     def merge(self, sites: Sequence[Site], adapter: Mapping[str, Tensor], state: dict[str, Tensor]) -> bool:
         for site in pick(sites, *TARGETS[self.targets], method="lora"):

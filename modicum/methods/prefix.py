@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from modicum.methods.base import Adapter, Method, PeftParts, Rows, Site, normal, pick, uniform, zeros
+from modicum.methods.base import Adapter, Method, PeftParts, Rate, Rows, Site, normal, pick, uniform, zeros
 
 
 class PrefixAdapter(Adapter):
@@ -70,10 +71,10 @@ class Prefix(Method):
 
     identity_at_init: ClassVar[bool] = False
     needs_packed: ClassVar[bool] = True
-    learning_rate: float = 1e-2
-    length: int = 10
-    hidden: int | None = None
-    std: float = 0.02
+    learning_rate: Rate = 1e-2
+    length: int = Field(default=10, ge=1)
+    hidden: int | None = Field(default=None, ge=1)
+    std: float = Field(default=0.02, ge=0)
 
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
         return PrefixAdapter(pick(sites, "attention", method="prefix"), rngs, self.length, self.hidden, self.std)

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from modicum.methods.base import ATTENTION_INPUTS, Adapter, Method, ParameterTree, Rows, Site, normal, pick
+from modicum.methods.base import ATTENTION_INPUTS, Adapter, Method, ParameterTree, Rate, Rows, Site, normal, pick
 from modicum.methods.bottleneck import BottleneckAdapter
 from modicum.methods.lora import TARGETS, LoRAAdapter
 from modicum.methods.prefix import PrefixAdapter
@@ -68,12 +69,12 @@ class UniPELT(Method):
 
     identity_at_init: ClassVar[bool] = False
     needs_packed: ClassVar[bool] = True
-    learning_rate: float = 2e-3
-    length: int = 10
-    rank: int = 8
+    learning_rate: Rate = 2e-3
+    length: int = Field(default=10, ge=1)
+    rank: int = Field(default=8, ge=1)
     alpha: float = 8.0
-    reduction: float = 16.0
-    std: float = 0.02
+    reduction: float = Field(default=16.0, gt=0)
+    std: float = Field(default=0.02, ge=0)
 
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
         attention = pick(sites, "attention", method="unipelt")

@@ -61,13 +61,15 @@ def _facts(block: Block) -> str:
     labels = f"{block.labels[0]:,} to {block.labels[-1]:,} labels in {len(block.labels)} rounds"
     if len(block.labels) == 1:
         labels = f"{block.labels[0]:,} labels in one round"
-    return ", ".join([
-        f"Backbone {block.backbone}",
-        _count(len(block.methods), "method"),
-        _count(len(block.strategies), "strategy", "strategies"),
-        _count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds",
-        labels,
-    ])
+    return ", ".join(
+        [
+            f"Backbone {block.backbone}",
+            _count(len(block.methods), "method"),
+            _count(len(block.strategies), "strategy", "strategies"),
+            _count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds",
+            labels,
+        ]
+    )
 
 
 def _count(n: int, one: str, many: str = "") -> str:

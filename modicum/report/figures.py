@@ -117,8 +117,13 @@ def _curves(
     for title, lines in panels:
         words = [f"{name} from {cell.mean[0]:.3f} to {cell.mean[-1]:.3f}" for name, cell in lines]
         span = f"{block.labels[0]} to {block.labels[-1]} labels"
-        drawn.append(Panel(title, f"{title} on {block.name}: mean {metric} over {span}: {'; '.join(words)}.",
-                           _curve_svg(lines, styles, metric, limits)))
+        drawn.append(
+            Panel(
+                title,
+                f"{title} on {block.name}: mean {metric} over {span}: {'; '.join(words)}.",
+                _curve_svg(lines, styles, metric, limits),
+            )
+        )
     shade = "; shade: 95\u00a0% interval over seeds" if block.most_seeds > 1 else "; one seed, so no interval"
     caption = f"Mean {metric} against the number of labels, {layout}{shade}."
     return Sheet(caption, tuple(Entry(name, _swatch(style)) for name, style in styles.items()), tuple(drawn))
@@ -135,8 +140,18 @@ def _curve_svg(
                 x = x + 0.02 * (i - (len(lines) - 1) / 2)
                 axes.vlines(x, low, high, color=style.colour, linewidth=1.2)
             axes.fill_between(x, low, high, color=style.colour, alpha=0.1, linewidth=0)
-            axes.plot(x, mean, color=style.colour, linestyle=style.dash, linewidth=style.width, marker=style.marker,
-                      markersize=4.4, markeredgecolor=PAPER, markeredgewidth=0.5, markevery=max(1, len(x) // 8))
+            axes.plot(
+                x,
+                mean,
+                color=style.colour,
+                linestyle=style.dash,
+                linewidth=style.width,
+                marker=style.marker,
+                markersize=4.4,
+                markeredgecolor=PAPER,
+                markeredgewidth=0.5,
+                markevery=max(1, len(x) // 8),
+            )
         axes.set_ylim(*limits)
         axes.grid(axis="y")
         grid = lines[0][1].labels
@@ -178,11 +193,19 @@ def _gap_svg(found: Sequence[Contrast], styles: Mapping[str, Style], reach: floa
         figure, axes = _axes(WIDTH, 0.62 + 0.27 * len(found))
         for y, contrast in enumerate(found):
             result, style = contrast.result, styles[contrast.cell.strategy]
-            axes.plot([result.low, result.high], [y, y], color=style.colour, linewidth=3, alpha=0.4,
-                      solid_capstyle="butt")
+            axes.plot(
+                [result.low, result.high], [y, y], color=style.colour, linewidth=3, alpha=0.4, solid_capstyle="butt"
+            )
             axes.plot(result.differences, np.full(result.n, y), ".", color=style.colour, markersize=4.5, alpha=0.65)
-            axes.plot([result.mean], [y], style.marker, color=style.colour, markersize=7, markeredgecolor=PAPER,
-                      markeredgewidth=0.7)
+            axes.plot(
+                [result.mean],
+                [y],
+                style.marker,
+                color=style.colour,
+                markersize=7,
+                markeredgecolor=PAPER,
+                markeredgewidth=0.7,
+            )
         axes.axvline(0, color=MUTED, linewidth=0.9, linestyle=DASHED)
         axes.set_xlim(-reach, reach)
         axes.set_ylim(len(found) - 0.4, -0.6)

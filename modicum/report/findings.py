@@ -193,4 +193,3 @@ def _target(cell: Cell, target: float, greater_is_better: bool) -> Target:
         reached=sum(reach(values) is not None for values in cell.values),
         saved=None,
     )
-

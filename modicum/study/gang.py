@@ -7,11 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from modicum.analysis.metrics import evaluate, kappa
+from modicum.base.events import Asked
+from modicum.base.files import atomic_write
 from modicum.base.rng import stream
 from modicum.base.types import ExampleId, Signal
 from modicum.engine.engine import Engine
@@ -31,7 +34,7 @@ Progress = Callable[[Trial, Mapping[str, Any]], None]
 
 @dataclass
 class Member:
-    """One trial of a gang at work. previous: its last predictions on the stop sample."""
+    """One trial of a gang at work. previous: its last predictions on the stop sample. spent: the last query's cost."""
 
     key: str
     trial: Trial
@@ -42,12 +45,23 @@ class Member:
 
 
 class Gang:
-    """Runs trials that share data, backbone, method and training until all of them have stopped."""
+    """Runs trials that share data, backbone, method and training until all of them have stopped.
+
+    arrays: the folder that keeps training dynamics; None keeps none.
+    """
 
     def __init__(
-        self, store: Store, keys: Sequence[str], prepared: Prepared, engine: Engine, warm: Strategy, on_round: Progress
+        self,
+        store: Store,
+        keys: Sequence[str],
+        prepared: Prepared,
+        engine: Engine,
+        warm: Strategy,
+        on_round: Progress,
+        arrays: Path | None = None,
     ) -> None:
         self.store, self.prepared, self.engine, self.on_round = store, prepared, engine, on_round
+        self.arrays = arrays
         self.members = [self._member(key, warm) for key in keys]
         self._truth = prepared.test.dataset.labels
 
@@ -59,17 +73,19 @@ class Gang:
         oracle: Oracle = (
             NoisyOracle(gold, len(train.classes), loop.noise, trial.seed) if loop.noise else GoldOracle(gold)
         )
+        events = self.store.events(key)
         learner = Learner.replay(
             train.ids,
             make_strategy(trial.strategy, train.task),
-            self.store.events(key),
+            events,
             warm=warm,
             pace=loop.pace,
             stopping=loop.stopping,
             seed=trial.seed,
             name=trial.strategy.name,
         )
-        return Member(key, trial, learner, oracle)
+        spent = next((event.cost for event in reversed(events) if isinstance(event, Asked)), {})
+        return Member(key, trial, learner, oracle, spent=spent)
 
     def run(self) -> None:
         """Advance round by round; every round of all members is durable before the next begins."""
@@ -83,6 +99,9 @@ class Gang:
         for member in active:
             member.learner.tell(member.oracle.answer(member.learner.open))
         fitted = self.engine.fit([m.learner.job() for m in active])
+        if self.arrays is not None:
+            for member, model in zip(active, fitted, strict=True):
+                self._keep_dynamics(self.arrays / member.key, member.learner.round, model)
         self._accept(active, fitted)
         going = [m for m in active if not m.learner.stopped]
         models = {m.key: f for m, f in zip(active, fitted, strict=True)}
@@ -95,6 +114,12 @@ class Gang:
         self.store.append({m.key: m.learner.take_log() for m in members})
 
     # ---- training ------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _keep_dynamics(folder: Path, round_: int, model: Fitted) -> None:
+        for name in ("correct", "confidence"):
+            with atomic_write(folder / f"{round_}-{name}.npy", "wb") as file:
+                np.save(file, getattr(model.dynamics, name), allow_pickle=False)
 
     def _accept(self, members: list[Member], fitted: list[Fitted]) -> None:
         tested: dict[int, dict[str, float]] = {}
@@ -144,8 +169,8 @@ class Gang:
             same = (id(models.get(member.key)), hash((wanted.candidates, wanted.labelled)), wanted.mc_passes)
             groups.setdefault(same, []).append((member, wanted))
         for group in groups.values():
-            for needs in {wanted.needs | wanted.needs_labelled for _, wanted in group}:
-                alike = [(m, w) for m, w in group if w.needs | w.needs_labelled == needs]
+            for needs in dict.fromkeys((wanted.needs, wanted.needs_labelled) for _, wanted in group):
+                alike = [(m, w) for m, w in group if (w.needs, w.needs_labelled) == needs]
                 self._ask_alike(alike, models.get(alike[0][0].key))
 
     def _ask_alike(self, group: list[tuple[Member, Wanted]], model: Fitted | None) -> None:

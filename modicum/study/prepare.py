@@ -99,8 +99,12 @@ def prepare(study: Study, backbone: Backbone, folder: Path) -> list[Prepared]:
         train, test = load_data(data)
         if study.loop.warm_start >= len(train):
             raise SpecError(
-                f"warm_start = {study.loop.warm_start} leaves no pool: {data.title!r} has {len(train)} labelled rows to draw from"
+                f"warm_start = {study.loop.warm_start} leaves no pool: "
+                f"{data.title!r} has {len(train)} labelled rows to draw from"
             )
+        for name in ("plateau", "noise"):
+            if train.task == "regression" and getattr(study.loop, name):
+                raise SpecError(f"{name} works on classes, and {data.title!r} has values: leave it out of [loop]")
         ready.append(Prepared(data.title, Corpus(backbone, train, folder), Corpus(backbone, test, folder)))
     return ready
 

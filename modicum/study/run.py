@@ -15,7 +15,8 @@ import torch
 from filelock import FileLock, Timeout
 
 import modicum
-from modicum.base.errors import StoreError
+from modicum.analysis.metrics import MAIN_METRIC, evaluate
+from modicum.base.errors import StoreError, UnknownName
 from modicum.base.events import Asked, Stopped, Trained
 from modicum.engine.backbone import Backbone
 from modicum.engine.engine import Engine
@@ -26,6 +27,8 @@ from modicum.study.spec import Study, Trial
 from modicum.study.store import Store
 
 DATABASE = "study.sqlite"
+INTERNAL = frozenset({"stop_predictions", "seconds", "test_seconds"})
+"""What a record holds for the loop, and no row shows."""
 
 
 class Watcher(Protocol):
@@ -57,29 +60,45 @@ def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | No
     Raises:
         ModicumError: wrong settings, data, backbone or store; or another process is at work in ``out``.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
     try:
-        lock.acquire(timeout=0)
+        out.mkdir(parents=True, exist_ok=True)
+        held = FileLock(out / ".lock").acquire(timeout=0)
     except Timeout:
         raise StoreError(f"another process is running a study in {out}: wait for it, or choose another --out") from None
-    with lock, Store(out / DATABASE) as store:
+    except OSError as error:
+        raise StoreError(f"{out} cannot hold a study: {error}. Choose another --out") from error
+    with held, Store(out / DATABASE) as store:
         warm = check_warm(study)
         backbone = backbone or load_backbone(study.backbone)
         sets = prepare(study, backbone, out / "cache")
+        _check_metric(study, sets)
         trials = {trial.key(): trial for data in sets for trial in make_trials(study, backbone, data)}
         _enlist(study, store, sets, backbone, trials)
         store.set_meta("study", study.canonical())
-        store.set_meta("current", json.dumps(list(trials)))
+        names = {key: {"dataset": t.dataset, "backbone": t.backbone} for key, t in trials.items()}
+        store.set_meta("current", json.dumps(names))
         store.set_meta("manifest", json.dumps(manifest(study, backbone, sets)))
         rounds = expected_rounds(study, sets)
         watcher.started(study, len(trials), rounds * len(trials) // max(1, len(sets)), _rounds_done(store, trials))
         gangs = [keys for keys in store.gangs() if any(key in trials for key in keys)]
         for keys in gangs:
-            first = Trial.model_validate_json(store.spec(keys[0]))
-            data = next(d for d in sets if d.train.fingerprint == first.fingerprint and d.title == first.dataset)
-            Gang(store, keys, data, _engine(backbone, data, first), warm, watcher.round_done).run()
+            first = trials[next(key for key in keys if key in trials)]
+            data = next(d for d in sets if d.title == first.dataset)
+            engine = _engine(backbone, data, first)
+            arrays = out / "arrays" if study.keep_dynamics else None
+            Gang(store, keys, data, engine, warm, watcher.round_done, arrays).run()
         return read_results(store)
+
+
+def _check_metric(study: Study, sets: Sequence[Prepared]) -> None:
+    two = np.arange(2)
+    found = {
+        name
+        for data in sets
+        for name in evaluate(data.train.task, two, np.eye(2, data.outputs) if data.train.classes else two)
+    }
+    if study.metric is not None and study.metric not in found:
+        raise UnknownName("metric", study.metric, found)
 
 
 def _engine(backbone: Backbone, data: Prepared, trial: Trial) -> Engine:
@@ -141,7 +160,7 @@ def read_results(store: Store) -> Results:
     if current is None:
         raise StoreError(f"{store.path} holds no trials yet: run the study first")
     study = Study.model_validate_json(store.meta("study") or "{}")
-    rows = [row for key in json.loads(current) for row in trial_rows(store, key)]
+    rows = [row | names for key, names in json.loads(current).items() for row in trial_rows(store, key)]
     kept = json.loads(store.meta("manifest") or "{}")
     metric = study.metric or kept.get("metric", "macro_f1")
     return Results(study.title, metric, rows, kept, _notes(study, rows))
@@ -164,7 +183,7 @@ def trial_rows(store: Store, key: str) -> list[dict[str, Any]]:
         if isinstance(event, Asked):
             cost = event.cost
         elif isinstance(event, Trained):
-            shown = {k: v for k, v in event.record.items() if k not in ("stop_predictions", "seconds")}
+            shown = {k: v for k, v in event.record.items() if k not in INTERNAL}
             rows.append(identity | {"round": event.round, "labels": event.labels} | shown | cost)
         elif isinstance(event, Stopped) and rows and not event.reason.startswith("budget"):
             rows[-1]["stopped"] = event.reason
@@ -186,8 +205,6 @@ def _notes(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def manifest(study: Study, backbone: Backbone, sets: Sequence[Prepared]) -> dict[str, Any]:
     """What a reader needs to run the study again: versions, machine, precision, fingerprints, settings."""
-    from modicum.analysis.metrics import MAIN_METRIC
-
     return {
         "metric": MAIN_METRIC[sets[0].train.task],
         "modicum": modicum.__version__,

@@ -19,8 +19,9 @@ from modicum.loop.stopping import Stopping
 class Data(Record):
     """Where texts and labels come from.
 
-    train: a file, or the name of a data set that comes with Modicum (``helpdesk``). test: a file; without one, ``test_share`` of
-    train is held out (stratified, the same for every trial). text, pair, label, id: column names, guessed where absent.
+    train: a file, or the name of a data set that comes with Modicum (``helpdesk``). test: a file; without one,
+    ``test_share`` of train is held out (stratified, the same for every trial). text, pair, label, id: column names,
+    guessed where absent.
     """
 
     name: str = ""
@@ -88,7 +89,8 @@ class Study(Record):
     """The whole file: a grid of data × methods × strategies × seeds under one loop and training.
 
     metric: the main one in the report; macro_f1 for classes, pearson for values. keep_dynamics: store per-example
-    training dynamics of every round beside the database.
+    training dynamics beside the database, as ``arrays/<trial>/<round>-correct.npy`` and ``-confidence.npy``: a row an
+    epoch, and a column a label, in the order in which labels arrived.
     """
 
     title: str = "Study"

@@ -68,7 +68,7 @@ class Store:
                 for statement in TABLES.split(";\n"):
                     self._db.execute(statement)
                 self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
-            elif not tables >= {"meta", "trials", "events"}:
+            elif "meta" not in tables:
                 raise StoreError(
                     f"{self.path} is no study store, but a database of something else "
                     f"(tables {', '.join(sorted(tables))}). Move it away, or choose another folder"

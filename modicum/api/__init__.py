@@ -1,0 +1,1 @@
+"""Modicum from Python: ``Classifier`` and ``ActiveLearner``."""

@@ -1,0 +1,238 @@
+"""A text classifier with scikit-learn's conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from modicum.analysis.metrics import evaluate
+from modicum.api.backbones import shared_backbone
+from modicum.base.errors import SpecError
+from modicum.base.training import FitJob, Training
+from modicum.base.types import Signal, Task
+from modicum.data.dataset import Dataset
+from modicum.engine.backbone import Backbone, Pooling
+from modicum.engine.cache import Corpus
+from modicum.engine.engine import Engine
+from modicum.engine.fit import Fitted
+from modicum.engine.precision import Precision
+from modicum.export.checkpoint import check_backbone, load_checkpoint, save_checkpoint
+from modicum.export.peft import write_merged
+from modicum.methods import METHODS
+from modicum.methods.base import Method
+
+Texts = Sequence[str] | Sequence[tuple[str, str]]
+OnBatch = Callable[[int], None]
+
+
+class Classifier(BaseEstimator):
+    """Fine-tunes a pretrained encoder on few labels.
+
+    backbone: ``minilm``, a folder, a name on the Hugging Face hub, or a loaded ``Backbone``.
+    method: a name (see ``modicum methods``) or a table such as ``{"name": "lora", "rank": 4}``.
+    training: settings of ``modicum.base.training.Training``, such as ``{"epochs": 30}``.
+
+    After ``fit``: ``classes_`` (k,) in sorted order (empty for regression), ``n_parameters_`` trained parameters.
+    Labels that are floats with fractions make a regressor: ``predict`` then gives values.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "minilm",
+        method: str | Mapping[str, Any] = "lora",
+        *,
+        seed: int = 0,
+        training: Mapping[str, Any] | Training | None = None,
+        pooling: Pooling = "auto",
+        max_length: int = 256,
+        precision: Precision = "auto",
+        device: str | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.method = method
+        self.seed = seed
+        self.training = training
+        self.pooling = pooling
+        self.max_length = max_length
+        self.precision = precision
+        self.device = device
+
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    def fit(self, texts: Texts, labels: Sequence[Any] | np.ndarray) -> Self:
+        """Train on n texts (or pairs of texts) and their labels.
+
+        Raises:
+            DataError: texts or labels cannot be used; the message names the item.
+            SpecError: wrong settings.
+        """
+        firsts, pairs = _split(texts)
+        dataset = Dataset.from_lists(firsts, labels, pairs=pairs, name="the texts given")
+        by_name = {str(label): label for label in np.unique(np.asarray(labels)).tolist()}
+        self.fit_dataset(dataset)
+        self.classes_ = np.array([by_name.get(name, name) for name in dataset.classes])
+        return self
+
+    def fit_dataset(self, dataset: Dataset) -> Self:
+        """Train on the labelled rows of a data set."""
+        engine = self._engine(dataset, dataset.task, len(dataset.classes) or 1)
+        chosen = dataset.labelled_positions()
+        if not len(chosen):
+            raise SpecError(f"{dataset.name!r} has no labelled row to train on")
+        ids = tuple(dataset.ids[int(i)] for i in chosen)
+        fitted = engine.fit([FitJob(ids, dataset.labels[chosen], self.seed, 0)])[0]
+        return self.adopt(fitted, dataset.task, dataset.classes)
+
+    def adopt(self, fitted: Fitted, task: Task, classes: Sequence[str]) -> Self:
+        """Become the classifier that an engine has trained on this backbone with this method."""
+        self.task_: Task = task
+        self.class_names_ = tuple(classes)
+        self.classes_ = np.array(self.class_names_)
+        self.weights_, self.n_parameters_, self.n_steps_ = fitted.weights, fitted.parameters, fitted.steps
+        return self
+
+    # ---- using ---------------------------------------------------------------------------------------------------
+
+    def predict_proba(self, texts: Texts) -> np.ndarray:
+        """(n, k) class probabilities, columns as in ``classes_``."""
+        check_is_fitted(self, "weights_")
+        if self.task_ == "regression":
+            raise SpecError("this model predicts values, not classes: call predict")
+        return self.outputs(self._plain(texts))
+
+    def predict(self, texts: Texts) -> np.ndarray:
+        """(n,) classes, or values for regression."""
+        check_is_fitted(self, "weights_")
+        outputs = self.outputs(self._plain(texts))
+        return outputs if self.task_ == "regression" else self.classes_[outputs.argmax(1)]
+
+    def score(self, texts: Texts, labels: Sequence[Any] | np.ndarray) -> float:
+        """Accuracy, or the coefficient of determination for regression, as in scikit-learn."""
+        predicted, truth = self.predict(texts), np.asarray(labels)
+        if self.task_ == "classification":
+            return float(np.mean(predicted == truth))
+        return float(1 - np.sum((truth - predicted) ** 2) / np.sum((truth - truth.mean()) ** 2))
+
+    def outputs(self, dataset: Dataset, on_batch: OnBatch | None = None) -> np.ndarray:
+        """(n, k) probabilities or (n,) values of a data set's texts."""
+        engine = self._engine(dataset, self.task_, self.weights_.outputs)
+        return engine.scorer(self.weights_).outputs(np.arange(len(dataset)), on_batch)
+
+    def signals(
+        self, dataset: Dataset, positions: np.ndarray, needs: frozenset[Signal], mc_passes: int, round_: int = 0
+    ) -> Mapping[Signal, Any]:
+        """What a strategy needs to know about texts of a data set."""
+        engine = self._engine(dataset, self.task_, self.weights_.outputs)
+        return engine.signals(self.weights_, positions, needs, mc_passes=mc_passes, seed=self.seed, round_=round_)
+
+    def evaluate(self, dataset: Dataset, on_batch: OnBatch | None = None) -> dict[str, float]:
+        """All metrics on the labelled rows of a data set."""
+        known = dataset.subset(dataset.labelled_positions())
+        known = known.with_classes(self.class_names_) if self.task_ == "classification" else known
+        return evaluate(self.task_, known.labels, self.outputs(known, on_batch))
+
+    # ---- keeping -------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write a checkpoint: safetensors and JSON, and PEFT's format beside them where PEFT has the method."""
+        check_is_fitted(self, "weights_")
+        training = self._training().model_dump(mode="json")
+        save_checkpoint(
+            Path(folder),
+            self.loaded_backbone(),
+            self.weights_,
+            task=self.task_,
+            classes=self.class_names_,
+            method=self._method_choice(),
+            settings={"seed": self.seed, "training": training, "label_type": self.classes_.dtype.kind},
+        )
+
+    def export(self, folder: str | Path) -> str:
+        """Write a plain merged transformers model; returns the line of Python that reads its class logits."""
+        check_is_fitted(self, "weights_")
+        return write_merged(Path(folder), self.loaded_backbone(), self.weights_, self.class_names_)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        precision: Precision = "auto",
+        device: str | None = None,
+        backbone: Backbone | None = None,
+    ) -> Self:
+        """Read a checkpoint; the backbone's weights must be the ones that it was trained on.
+
+        backbone: used in place of the one that the checkpoint names, if its weights are the same.
+        """
+        found = load_checkpoint(Path(folder))
+        name, options = found.method
+        model = cls(
+            backbone if backbone is not None else found.backbone["name"],
+            method={"name": name, **options} if options else name,
+            seed=found.settings["seed"],
+            training=found.settings["training"],
+            pooling=found.backbone["pooling"],
+            max_length=found.backbone["max_length"],
+            precision=precision,
+            device=device,
+        )
+        check_backbone(model.loaded_backbone(), found.backbone)
+        model.task_, model.class_names_, model.weights_ = found.task, found.classes, found.weights
+        model.classes_ = _typed(found.classes, found.settings.get("label_type", "U"))
+        model.n_parameters_ = sum(
+            t.numel() for part in (found.weights.adapter, found.weights.head) for t in part.values()
+        )
+        return model
+
+    # ---- parts ---------------------------------------------------------------------------------------------------
+
+    def loaded_backbone(self) -> Backbone:
+        """The backbone itself, loaded once per process."""
+        if isinstance(self.backbone, Backbone):
+            return self.backbone
+        return shared_backbone(self.backbone, self.pooling, self.max_length, self.precision, self.device)
+
+    def _method_choice(self) -> tuple[str, dict[str, Any]]:
+        if isinstance(self.method, str):
+            return self.method, {}
+        options = dict(self.method)
+        if not isinstance(name := options.pop("name", None), str):
+            raise SpecError(f'method must be a name or a table with "name", got {self.method!r}')
+        return name, options
+
+    def _method(self) -> Method:
+        name, options = self._method_choice()
+        method: Method = METHODS.create(name, **options)
+        return method
+
+    def _training(self) -> Training:
+        return self.training if isinstance(self.training, Training) else Training(**(self.training or {}))
+
+    def _engine(self, dataset: Dataset, task: Task, outputs: int) -> Engine:
+        method, training = self._method(), self._training()  # wrong settings are told before a backbone is loaded
+        backbone = self.loaded_backbone()
+        return Engine(backbone, Corpus(backbone, dataset), method, training, task, outputs)
+
+    @staticmethod
+    def _plain(texts: Texts) -> Dataset:
+        firsts, pairs = _split(texts)
+        return Dataset.from_lists(firsts, pairs=pairs, name="the texts given", for_training=False)
+
+
+def _split(texts: Texts) -> tuple[list[str], list[str] | None]:
+    rows = list(texts)
+    if isinstance(texts, str):
+        raise SpecError("texts must be a list of texts, got one string: put it in a list")
+    if rows and isinstance(rows[0], tuple | list):
+        return [row[0] for row in rows], [row[1] for row in rows]
+    return rows, None
+
+
+def _typed(names: Sequence[str], kind: str) -> np.ndarray:
+    return np.array(names, dtype=int) if kind == "i" and names else np.array(names)

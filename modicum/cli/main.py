@@ -1,0 +1,221 @@
+"""The command line. Importing this module loads no model library: each command loads what it needs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modicum.base.errors import ModicumError
+from modicum.cli import console
+
+app = typer.Typer(
+    name="modicum",
+    help="Text classification where labels are few and hardware is small.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines for programs instead of text for people.")]
+Text = Annotated[str | None, typer.Option("--text", help="Column of the text; guessed where not given.")]
+Label = Annotated[str | None, typer.Option("--label", help="Column of the label; guessed where not given.")]
+Pair = Annotated[str | None, typer.Option("--pair", help="Column of the second text, for pairs.")]
+Id = Annotated[str | None, typer.Option("--id", help="Column of the examples' own ids.")]
+Skip = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used, and say how many.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--set", help="An option of the method or strategy, such as rank=4; repeatable.")
+]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16: of the frozen weights.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where results and report go.")] = Path("modicum-demo"),
+    json: Json = False,
+) -> None:
+    """Run a small active-learning study on the helpdesk messages that come with Modicum."""
+    from modicum.cli.studies import QUICKSTART, run
+
+    run(QUICKSTART, out, json)
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="The study's TOML file.")],
+    out: Annotated[Path, typer.Option(help="Where results and report go; an unfinished study in it is resumed.")],
+    json: Json = False,
+) -> None:
+    """Run a study, or go on with one that was stopped."""
+    from modicum.cli.studies import run
+
+    run(file, out, json)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A study's folder, finished or not.")]) -> None:
+    """Write the report of a study again."""
+    from modicum.cli.studies import write
+
+    write(folder)
+
+
+@app.command()
+def fit(
+    data: Annotated[str, typer.Argument(help="csv, tsv, jsonl or parquet with texts and labels; or helpdesk.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    method: Annotated[str, typer.Option(help="See: modicum methods.")] = "lora",
+    backbone: Annotated[str, typer.Option(help="minilm, a folder, or a name on the Hugging Face hub.")] = "minilm",
+    text: Text = None,
+    label: Label = None,
+    pair: Pair = None,
+    id: Id = None,
+    labels_at: Annotated[
+        int | None, typer.Option("--labels-at", help="Use only so many of the labels, drawn at random.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Labelled data to report quality on.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the labels.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
+    option: Options = None,
+    precision: PrecisionOption = "auto",
+    skip_bad_rows: Skip = False,
+    json: Json = False,
+) -> None:
+    """Train a classifier on labelled texts and save it."""
+    from modicum.cli import models
+
+    models.fit(
+        data,
+        out,
+        method,
+        backbone,
+        columns={"text": text, "label": label, "pair": pair, "id": id},
+        labels_at=labels_at,
+        test=test,
+        epochs=epochs,
+        seed=seed,
+        options=option or [],
+        precision=precision,
+        skip_bad_rows=skip_bad_rows,
+        as_json=json,
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A folder written by modicum fit.")],
+    data: Annotated[str, typer.Argument(help="Texts to classify.")],
+    out: Annotated[Path, typer.Option(help="A .csv, .jsonl or .parquet file.")],
+    text: Text = None,
+    pair: Pair = None,
+    id: Id = None,
+    precision: PrecisionOption = "auto",
+    skip_bad_rows: Skip = False,
+) -> None:
+    """Classify texts with a saved model."""
+    from modicum.cli import models
+
+    models.predict(model, data, out, {"text": text, "pair": pair, "id": id}, precision, skip_bad_rows)
+
+
+@app.command()
+def select(
+    model: Annotated[Path, typer.Argument(help="A folder written by modicum fit.")],
+    data: Annotated[str, typer.Argument(help="Texts; those with a label count as labelled already.")],
+    out: Annotated[Path, typer.Option(help="A .csv, .jsonl or .parquet file for the texts to label next.")],
+    strategy: Annotated[str, typer.Option(help="See: modicum strategies.")] = "entropy",
+    k: Annotated[int, typer.Option("-k", "--number", help="How many texts.")] = 50,
+    text: Text = None,
+    label: Label = None,
+    pair: Pair = None,
+    id: Id = None,
+    seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
+    option: Options = None,
+    precision: PrecisionOption = "auto",
+    skip_bad_rows: Skip = False,
+) -> None:
+    """Say which texts to label next, for those with a labelling tool of their own."""
+    from modicum.cli import models
+
+    columns = {"text": text, "label": label, "pair": pair, "id": id}
+    models.select(model, data, out, strategy, k, columns, seed, option or [], precision, skip_bad_rows)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A folder written by modicum fit.")],
+    out: Annotated[Path, typer.Option(help="Folder for the plain transformers model.")],
+) -> None:
+    """Merge a saved model into its backbone: a plain transformers model that needs neither Modicum nor PEFT."""
+    from modicum.cli import models
+
+    models.export(model, out)
+
+
+@app.command()
+def methods(json: Json = False) -> None:
+    """List the training methods."""
+    from modicum.cli import info
+
+    info.methods(json)
+
+
+@app.command()
+def strategies(json: Json = False) -> None:
+    """List the query strategies."""
+    from modicum.cli import info
+
+    info.strategies(json)
+
+
+@app.command()
+def doctor(
+    backbone: Annotated[str, typer.Option(help="A backbone to try out.")] = "minilm",
+    json: Json = False,
+) -> None:
+    """Check this machine: precision, speed, libraries, and how a backbone runs here."""
+    from modicum.cli import info
+
+    info.doctor(backbone, json)
+
+
+def version(show: bool) -> None:
+    """Print the version and leave."""
+    if show:
+        from modicum import __version__
+
+        console.say(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Text classification where labels are few and hardware is small."""
+
+
+def main() -> None:
+    """The console script: errors of the user's are told in a sentence, without a traceback."""
+    try:
+        app()
+    except ModicumError as error:
+        console.fail(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.fail("stopped by the keyboard; what was reported as done is kept")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        console.fail(f"the system refused: {error}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

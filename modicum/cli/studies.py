@@ -1,0 +1,45 @@
+"""``modicum demo``, ``study`` and ``report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modicum.cli import console
+from modicum.report import ReportSource, curve_table, write_report
+from modicum.study.run import Results, load_results, run_study
+from modicum.study.spec import read_study
+
+QUICKSTART = Path(__file__).parent / "quickstart.toml"
+
+
+def run(file: Path, out: Path, as_json: bool) -> None:
+    """Run or resume, print the curves, write the report."""
+    watcher = console.StudyWatcher(as_json)
+    try:
+        results = run_study(read_study(file), out, watcher)
+    finally:
+        watcher.finished()
+    _show(results, out, as_json)
+
+
+def write(folder: Path) -> None:
+    """The report of what a study's folder holds by now."""
+    _show(load_results(folder), folder, as_json=False)
+
+
+def _show(results: Results, out: Path, as_json: bool) -> None:
+    source = ReportSource(results.title, results.metric, results.rows, results.manifest, results.notes)
+    path = write_report(source, out)
+    if as_json:
+        console.emit("finished", report=str(path), results=str(out / "results.csv"))
+        return
+    header, rows = curve_table(source)
+    console.table(
+        header, rows, title=f"{results.title}: mean {results.metric} by number of labels", plain_columns=_words(rows)
+    )
+    console.say(f"Report: {path}")
+
+
+def _words(rows: list[list[str]]) -> int:
+    """How many leading columns hold names, not numbers."""
+    return next((i for i, cell in enumerate(rows[0]) if cell[:1].isdigit() or cell[:1] in "-–"), 2) if rows else 2

@@ -1,0 +1,100 @@
+"""Checkpoints that load without Modicum: PEFT's own format, and plain merged models.
+
+A class logit is a linear map of the pooled tokens. Mean and first-token pooling commute with that map, so the
+checkpoint is a token classifier whose logits are averaged over (or taken at the first of) a text's tokens; with the
+model's own pooler it is a sequence classifier. PEFT and transformers load both without any code of ours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from modicum.base.errors import SpecError
+from modicum.base.files import atomic_write
+from modicum.engine.backbone import Backbone
+from modicum.engine.bank import Weights
+from modicum.engine.weights import MINILM_HUB
+
+SNIPPET = {
+    "mean": "logits = (out.logits * batch['attention_mask'][..., None]).sum(1) / batch['attention_mask'].sum(1, keepdim=True)",
+    "first": "logits = out.logits[:, 0]",
+    "pooler": "logits = out.logits",
+}
+"""How a text's class logits come from the loaded model's output ``out`` on a tokenised ``batch``."""
+
+
+def task_type(backbone: Backbone) -> str:
+    """PEFT's name of the task that a checkpoint on this backbone is."""
+    return "SEQ_CLS" if backbone.pooling == "pooler" else "TOKEN_CLS"
+
+
+def write_peft(folder: Path, backbone: Backbone, weights: Weights, classes: tuple[str, ...]) -> bool:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` beside a checkpoint, where PEFT has the method."""
+    parts = weights.method.to_peft(backbone.sites, weights.adapter)
+    if parts is None:
+        return False
+    from peft import get_peft_config
+
+    config = get_peft_config({**parts.config, "task_type": task_type(backbone), "inference_mode": True})
+    config.base_model_name_or_path = public_name(backbone)
+    config.save_pretrained(str(folder))
+    prompt = config.is_prompt_learning
+    encoder = "" if prompt else f"base_model.model.{backbone.model.base_model_prefix}."
+    tensors = {f"{encoder}{name}": t for name, t in parts.tensors.items()}
+    head = "base_model.classifier" if prompt else "base_model.model.classifier"
+    tensors |= {f"{head}.weight": weights.head["weight"], f"{head}.bias": weights.head["bias"]}
+    with atomic_write(folder / "adapter_model.safetensors", "wb") as file:
+        file.write(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
+    return True
+
+
+def public_name(backbone: Backbone) -> str:
+    """The backbone's name as others know it."""
+    return MINILM_HUB if backbone.name == "minilm" else backbone.name
+
+
+def write_merged(folder: Path, backbone: Backbone, weights: Weights, classes: tuple[str, ...]) -> str:
+    """Write a plain transformers model with the run's change merged into its weights; returns how to read its logits.
+
+    Raises:
+        SpecError: the method's change cannot be written as weights.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+    twin = backbone.plain_copy()
+    state = {name: t.detach().float().cpu().clone() for name, t in twin.state_dict().items()}
+    if not weights.method.merge(backbone.sites, {n: t.cpu() for n, t in weights.adapter.items()}, state):
+        name = type(weights.method).__name__
+        raise SpecError(
+            f"what {name} learned cannot be merged into the weights: use the checkpoint itself, or train bitfit, lora, ia3 or full"
+        )
+    auto: Any = AutoModelForSequenceClassification if backbone.pooling == "pooler" else AutoModelForTokenClassification
+    config = type(backbone.config).from_dict(backbone.config.to_dict())
+    config.num_labels = weights.outputs
+    if classes:
+        config.id2label = dict(enumerate(classes))
+        config.label2id = {name: i for i, name in enumerate(classes)}
+    config.dtype = torch.float32
+    model = auto.from_config(config, attn_implementation="eager")
+    _fill(model, backbone, state, weights)
+    model.save_pretrained(folder)
+    backbone.tokenizer.save_pretrained(folder)
+    return SNIPPET[backbone.pooling]
+
+
+def _fill(model: Any, backbone: Backbone, state: dict[str, Tensor], weights: Weights) -> None:
+    prefix = backbone.model.base_model_prefix
+    named = {f"{prefix}.{name}": t for name, t in state.items()}
+    named |= {"classifier.weight": weights.head["weight"].cpu(), "classifier.bias": weights.head["bias"].cpu()}
+    missing, unexpected = model.load_state_dict(named, strict=False)
+    if missing or unexpected:
+        odd = ", ".join([*missing, *unexpected][:3])
+        raise SpecError(
+            f"{type(model).__name__} puts more than a linear map on the encoder ({odd}), so this model cannot be exported "
+            "as a plain one: use the checkpoint itself"
+        )
