@@ -77,13 +77,14 @@ def imported_names(module: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, modicum._HOMES.get(name.removeprefix("modicum."), name)
 
 
-def own_imports(module: str) -> Iterator[tuple[int, str]]:
+def own_imports(module: str) -> set[tuple[int, str]]:
     """(line, module) of the package's modules that a module imports, without the package's front door."""
+    found = set()
     for line, name in imported_names(module):
         while name.startswith("modicum.") and name not in MODULES:
             name = name.rpartition(".")[0]
-        if name.startswith("modicum.") and name != module:
-            yield line, name
+        found.add((line, name))
+    return {(line, name) for line, name in found if name.startswith("modicum.") and name != module}
 
 
 def floor(module: str) -> str:

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from modicum.api.classifier import Classifier
 from modicum.base.errors import DataError, SpecError
 from modicum.export.peft import SNIPPET
+from modicum.testing.backbone import toy_dataset
 from tests import tiny
 
 QUICK = {"steps": 6, "batch_size": 8}
@@ -24,7 +25,7 @@ TEXTS = tiny.sentences([1, 3, 4, 9, 12], seed=9)
 def trained(folder: Path, method: object, pooling: str = "mean", architecture: str = "bert") -> Classifier:
     base = tiny.save_tiny(architecture, folder / "base")
     model = Classifier(str(base), method, training=QUICK, pooling=pooling, precision="fp32")
-    return model.fit_dataset(tiny.toy_dataset(24))
+    return model.fit_dataset(toy_dataset(24))
 
 
 def foreign_logits(model: torch.nn.Module, base: Path, pooling: str) -> np.ndarray:
@@ -59,7 +60,7 @@ def test_merged_models_are_plain_transformers_models(tmp_path: Path, method: str
     auto = AutoModelForSequenceClassification if pooling == "pooler" else AutoModelForTokenClassification
     loaded, info = auto.from_pretrained(tmp_path / "plain", output_loading_info=True, attn_implementation="eager")
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    assert loaded.config.id2label == {0: "0", 1: "1", 2: "2"}
+    assert loaded.config.id2label == {0: "class-0", 1: "class-1", 2: "class-2"}
     ours = np.log(model.predict_proba(TEXTS))
     np.testing.assert_allclose(foreign_logits(loaded, tmp_path / "plain", pooling), ours, atol=2e-4)
 
@@ -117,3 +118,11 @@ def test_damaged_checkpoints_are_told(tmp_path: Path, damage: object, message: s
     damage(tmp_path / "model")  # type: ignore[operator]
     with pytest.raises(DataError, match=message):
         Classifier.load(tmp_path / "model")
+
+
+def test_architectures_with_a_deeper_classifier_keep_to_our_format(tmp_path: Path) -> None:
+    model = trained(tmp_path, "lora", "mean", "modernbert")
+    model.save(tmp_path / "model")
+    assert not (tmp_path / "model" / "adapter_config.json").exists()
+    with pytest.raises(SpecError, match="more than a linear map on a modernbert encoder"):
+        model.export(tmp_path / "plain")

@@ -160,7 +160,7 @@ class Broken(Method):
         ("write", "test_the_backbone_does_not_change", "training wrote to the frozen .*output.dense.weight"),
         ("neighbours", "test_stacked_runs_equal_single_runs", "not close"),
         ("neighbours", "test_runs_keep_apart_in_one_pass", "not close"),
-        ("state", "test_saving_and_loading_gives_the_same_logits", "assert False"),
+        ("state", "test_saving_and_loading_gives_the_same_logits", "the logits changed"),
         ("unused", "test_gradients_reach_every_parameter", "no gradient reaches adapter.spare"),
         ("global", "test_leaves_global_random_state_alone", "torch's global generator moved"),
         ("global", "test_the_same_job_gives_the_same_bits", "differ"),

@@ -1,4 +1,4 @@
-"""Random encoders of two layers, saved as their users save them, and texts for them."""
+"""Random encoders of two layers, saved as their users save them, texts for them, and what others make of these."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import IA3Config, LoraConfig, PeftConfig, PrefixTuningConfig, get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -28,11 +29,17 @@ from transformers import (
 )
 
 from modicum.base.rng import stream
-from modicum.base.training import FitJob
 from modicum.data.dataset import Dataset
+from modicum.engine.backbone import Backbone
+from modicum.engine.bank import Bank, Output, Weights
+from modicum.engine.tokens import pack, tokenize
+from modicum.methods.base import Method
+from modicum.methods.ia3 import IA3
+from modicum.methods.lora import LoRA
+from modicum.methods.prefix import Prefix
+from modicum.testing.backbone import SPECIALS, WORDS
 
-WORDS = 90
-VOCABULARY = WORDS + 5
+VOCABULARY = len(SPECIALS) + len(WORDS)
 SIZE: dict[str, Any] = dict(
     vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
 )
@@ -81,9 +88,10 @@ def save_tiny(architecture: str, folder: Path) -> Path:
 
 
 def tokenizer(pad: int = 0, *, pairs: bool = True) -> PreTrainedTokenizerFast:
-    """``w0 w1 …`` to ids from 5, between [CLS] (2) and [SEP] (3); pads have id ``pad``, 0 or 1."""
-    specials = ["[PAD]", "[UNK]"] if pad == 0 else ["[UNK]", "[PAD]"]
-    names = [*specials, "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(WORDS))]
+    """Toy words between [CLS] and [SEP]; pads have id ``pad``, 0 or 1."""
+    specials = list(SPECIALS)
+    specials.insert(pad, specials.pop(0))
+    names = (*specials, *WORDS)
     core = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
     core.pre_tokenizer = WhitespaceSplit()
     second = 1 if pairs else 0
@@ -94,31 +102,77 @@ def tokenizer(pad: int = 0, *, pairs: bool = True) -> PreTrainedTokenizerFast:
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        mask_token="[MASK]", model_max_length=512,
+        mask_token="[MASK]",
     )  # fmt: skip
 
 
 def sentences(lengths: Sequence[int], seed: int = 0) -> list[str]:
     """Random texts of so many words each."""
     rng = stream(seed, "sentences")
-    return [" ".join(f"w{i}" for i in rng.integers(0, WORDS, n)) for n in lengths]
+    return [" ".join(rng.choice(WORDS, n)) for n in lengths]
 
 
-def toy_dataset(n: int = 40, *, classes: int = 3, longest: int = 14, pairs: bool = False, seed: int = 0) -> Dataset:
-    """Texts of 1 to ``longest`` words whose class can be told from their words: class c likes the words of c."""
-    rng = stream(seed, "toy", n, classes)
-    labels = np.arange(n) % classes
-    block = WORDS // classes
-    texts = []
-    for label in labels:
-        own, any_ = rng.integers(label * block, (label + 1) * block, longest), rng.integers(0, WORDS, longest)
-        words = np.where(rng.random(longest) < 0.7, own, any_)[: rng.integers(1, longest + 1)]
-        texts.append(" ".join(f"w{i}" for i in words))
-    return Dataset.from_lists(texts, labels.tolist(), pairs=texts[::-1] if pairs else None)
+def peft_twin(folder: str | Path, backbone: Backbone, weights: Weights) -> torch.nn.Module:
+    """A run as Hugging Face PEFT has it, around the plain fp32 encoder; learned tensors are copied in by their names."""
+    with torch.random.fork_rng(devices=[]):
+        plain = AutoModel.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
+        method, learned = weights.method, weights.adapter
+        if isinstance(method, LoRA):
+            names = [name.removeprefix("down.").replace("/", ".") for name in learned if name.startswith("down.")]
+            config: PeftConfig = LoraConfig(r=method.rank, lora_alpha=method.alpha, target_modules=names)
+        elif isinstance(method, IA3):
+            names = [name.removeprefix("scale.").replace("/", ".") for name in learned]
+            second = [site.name for site in backbone.sites if site.role == "ffn_out"]
+            config = IA3Config(target_modules=names, feedforward_modules=second)
+        else:
+            config = PrefixTuningConfig(num_virtual_tokens=method.length, task_type="FEATURE_EXTRACTION")
+        model = get_peft_model(plain, config).eval()
+    found = dict(model.named_parameters())
+    with torch.no_grad():
+        if isinstance(method, Prefix):
+            found["prompt_encoder.default.embedding.weight"].copy_(learned["prefix"])
+            return model
+        for name, tensor in learned.items():
+            part, _, site = name.partition(".")
+            end = {"down": "lora_A.default.weight", "up": "lora_B.default.weight", "scale": "ia3_l.default"}[part]
+            into = found[f"base_model.model.{site.replace('/', '.')}.{end}"]
+            into.copy_(tensor.view_as(into))
+    return model
 
 
-def job(dataset: Dataset, n: int, *, seed: int = 0, round_: int = 0, first: int = 0) -> FitJob:
-    """Train on the n examples from ``first`` on, with their own labels."""
-    where = np.arange(first, first + n)
-    ids = tuple(dataset.ids.id_of(int(i)) for i in where)
-    return FitJob(ids, dataset.labels[where], seed, round_)
+def random_weights(backbone: Backbone, method: Method, outputs: int = 3) -> Weights:
+    """A run whose every tensor is random and large, so that each of them moves the outputs."""
+    bank = Bank.fresh(backbone, method, outputs, [(0, 0)])
+    rng = stream(0, "random-weights")
+    with torch.no_grad():
+        for p in bank.parameters():
+            p.copy_(p + torch.from_numpy(rng.normal(scale=0.3, size=p.shape).astype(np.float32)))
+    return bank.unstack()[0]
+
+
+def reference(
+    model: torch.nn.Module, backbone: Backbone, texts: Sequence[str], pairs: Sequence[str] | None = None
+) -> dict[str, torch.Tensor]:
+    """What a plain model makes of padded texts: (texts, width) by pooling, as far as it has a pooler."""
+    inputs = backbone.tokenizer(
+        list(texts), pairs and list(pairs), padding=True, truncation=True, max_length=backbone.max_length,
+        return_tensors="pt", return_token_type_ids=backbone.segmented,
+    )  # fmt: skip
+    with torch.no_grad():
+        out = model(**inputs)
+    hidden, mask = out.last_hidden_state, inputs["attention_mask"][..., None]
+    pooled = {"first": hidden[:, 0], "mean": (hidden * mask).sum(1) / mask.sum(1)}
+    return pooled | ({"pooler": out.pooler_output} if "pooler_output" in out else {})
+
+
+def pooled_by(bank: Bank, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Output:
+    """Modicum's pooled representations and logits, in the order of the texts."""
+    backbone = bank.backbone
+    data = Dataset.from_lists(list(texts), pairs=pairs and list(pairs), for_training=False)
+    tokens = tokenize(data, backbone.tokenizer, backbone.max_length)
+    everything = np.arange(len(texts))
+    batch = pack(tokens, everything, np.zeros(len(texts), np.int64), first_position=backbone.first_position)
+    back = torch.from_numpy(np.argsort(batch.order))
+    with torch.inference_mode():
+        out = bank(batch)
+    return Output(out.pooled[back], out.logits[back])

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from modicum.base.errors import SpecError
 from modicum.base.files import atomic_write
@@ -20,8 +19,11 @@ from modicum.engine.backbone import Backbone
 from modicum.engine.bank import Weights
 from modicum.engine.weights import MINILM_HUB
 
+HEAD = ("classifier.weight", "classifier.bias")
 SNIPPET = {
-    "mean": "logits = (out.logits * batch['attention_mask'][..., None]).sum(1) / batch['attention_mask'].sum(1, keepdim=True)",
+    "mean": (
+        "logits = (out.logits * batch['attention_mask'][..., None]).sum(1) / batch['attention_mask'].sum(1, keepdim=True)"
+    ),
     "first": "logits = out.logits[:, 0]",
     "pooler": "logits = out.logits",
 }
@@ -34,9 +36,12 @@ def task_type(backbone: Backbone) -> str:
 
 
 def write_peft(folder: Path, backbone: Backbone, weights: Weights, classes: tuple[str, ...]) -> bool:
-    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` beside a checkpoint, where PEFT has the method."""
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` into a checkpoint's folder.
+
+    False, and nothing written, where PEFT has no such method or transformers no such classifier.
+    """
     parts = weights.method.to_peft(backbone.sites, weights.adapter)
-    if parts is None:
+    if parts is None or beyond_linear(backbone):
         return False
     from peft import get_peft_config
 
@@ -64,8 +69,6 @@ def write_merged(folder: Path, backbone: Backbone, weights: Weights, classes: tu
     Raises:
         SpecError: the method's change cannot be written as weights.
     """
-    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
-
     twin = backbone.plain_copy()
     state = {name: t.detach().float().cpu().clone() for name, t in twin.state_dict().items()}
     if not weights.method.merge(backbone.sites, {n: t.cpu() for n, t in weights.adapter.items()}, state):
@@ -73,28 +76,36 @@ def write_merged(folder: Path, backbone: Backbone, weights: Weights, classes: tu
         raise SpecError(
             f"what {name} learned cannot be merged into the weights: use the checkpoint itself, or train bitfit, lora, ia3 or full"
         )
-    auto: Any = AutoModelForSequenceClassification if backbone.pooling == "pooler" else AutoModelForTokenClassification
+    if extra := beyond_linear(backbone):
+        raise SpecError(
+            f"transformers puts more than a linear map on a {backbone.config.model_type} encoder ({', '.join(extra[:3])}), so "
+            "this model cannot be exported as a plain one: use the checkpoint itself"
+        )
     config = type(backbone.config).from_dict(backbone.config.to_dict())
     config.num_labels = weights.outputs
     if classes:
         config.id2label = dict(enumerate(classes))
         config.label2id = {name: i for i, name in enumerate(classes)}
     config.dtype = torch.float32
-    model = auto.from_config(config, attn_implementation="eager")
-    _fill(model, backbone, state, weights)
+    model = _auto(backbone).from_config(config, attn_implementation="eager")
+    named = {f"{backbone.model.base_model_prefix}.{name}": t for name, t in state.items()}
+    named |= {f"classifier.{part}": weights.head[part].cpu() for part in ("weight", "bias")}
+    model.load_state_dict(named)
     model.save_pretrained(folder)
     backbone.tokenizer.save_pretrained(folder)
     return SNIPPET[backbone.pooling]
 
 
-def _fill(model: Any, backbone: Backbone, state: dict[str, Tensor], weights: Weights) -> None:
-    prefix = backbone.model.base_model_prefix
-    named = {f"{prefix}.{name}": t for name, t in state.items()}
-    named |= {"classifier.weight": weights.head["weight"].cpu(), "classifier.bias": weights.head["bias"].cpu()}
-    missing, unexpected = model.load_state_dict(named, strict=False)
-    if missing or unexpected:
-        odd = ", ".join([*missing, *unexpected][:3])
-        raise SpecError(
-            f"{type(model).__name__} puts more than a linear map on the encoder ({odd}), so this model cannot be exported "
-            "as a plain one: use the checkpoint itself"
-        )
+def beyond_linear(backbone: Backbone) -> list[str]:
+    """What transformers' classifier for this architecture has besides the encoder and one linear map; empty is right."""
+    config = type(backbone.config).from_dict(backbone.config.to_dict())
+    with torch.device("meta"):
+        model = _auto(backbone).from_config(config, attn_implementation="eager")
+    encoder = f"{backbone.model.base_model_prefix}."
+    return [n for n, _ in model.named_parameters() if not n.startswith(encoder) and n not in HEAD]
+
+
+def _auto(backbone: Backbone) -> Any:
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+    return AutoModelForSequenceClassification if backbone.pooling == "pooler" else AutoModelForTokenClassification

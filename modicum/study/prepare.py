@@ -95,8 +95,12 @@ def hold_out(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:
 def prepare(study: Study, backbone: Backbone, folder: Path) -> list[Prepared]:
     """All data sets of a study as the backbone sees them; features are remembered in ``folder``."""
     ready = []
+    titles: dict[tuple[str, str], str] = {}
     for data in study.data:
         train, test = load_data(data)
+        twin = titles.setdefault((train.fingerprint, test.fingerprint), data.title)
+        if twin != data.title:
+            raise SpecError(f"data sets {twin!r} and {data.title!r} hold the same examples: leave one of them out")
         if study.loop.warm_start >= len(train):
             raise SpecError(
                 f"warm_start = {study.loop.warm_start} leaves no pool: "

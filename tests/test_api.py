@@ -1,0 +1,122 @@
+"""``Classifier`` and ``ActiveLearner``, as their users call them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from modicum import ActiveLearner, Classifier
+from modicum.base.errors import DataError, SpecError, StateError, UnknownName
+from modicum.testing.backbone import fake_backbone, toy_dataset
+
+BACKBONE = fake_backbone()
+DATA = toy_dataset(90)
+TEXTS, LABELS = DATA.texts(), [DATA.classes[i] for i in DATA.labels]
+QUICK = {"steps": 60, "batch_size": 16}
+FAST = {"name": "lora", "learning_rate": 2e-2}
+
+
+def classifier(**settings: object) -> Classifier:
+    return Classifier(BACKBONE, **{"method": FAST, "training": QUICK, **settings})  # type: ignore[arg-type]
+
+
+def test_it_learns_and_speaks_scikit_learn() -> None:
+    model = classifier(seed=3).fit(TEXTS[:60], LABELS[:60])
+    proba = model.predict_proba(TEXTS[60:])
+    assert proba.shape == (30, 3)
+    np.testing.assert_allclose(proba.sum(1), 1, atol=1e-5)
+    assert list(model.classes_) == ["class-0", "class-1", "class-2"]
+    assert list(model.predict(TEXTS[60:])) == [model.classes_[i] for i in proba.argmax(1)]
+    assert model.score(TEXTS[60:], LABELS[60:]) > 0.8
+
+
+def test_clone_and_parameters() -> None:
+    model = classifier(seed=3).fit(TEXTS[:30], LABELS[:30])
+    twin = clone(Classifier("minilm", method="lora", seed=3))
+    assert twin.get_params()["seed"] == 3
+    assert twin.set_params(method="bitfit").method == "bitfit"
+    assert not hasattr(clone(Classifier("minilm")), "weights_")
+    again = classifier(seed=3).fit(TEXTS[:30], LABELS[:30])
+    np.testing.assert_array_equal(model.predict_proba(TEXTS), again.predict_proba(TEXTS))
+
+
+def test_integer_labels_come_back_as_integers(tmp_path: Path) -> None:
+    numbers = [int(name[-1]) * 10 for name in LABELS]
+    model = classifier(method="head").fit(TEXTS, numbers)
+    assert model.classes_.tolist() == [0, 10, 20]
+    assert model.predict(TEXTS[:1]).dtype.kind == "i"
+    model.save(tmp_path / "m")
+    loaded = Classifier.load(tmp_path / "m", backbone=BACKBONE)
+    assert loaded.predict(TEXTS[:5]).tolist() == model.predict(TEXTS[:5]).tolist()
+
+
+def test_pairs_and_values() -> None:
+    values = toy_dataset(60, classes=0)
+    pairs = [(text, "ba de") for text in values.texts()]
+    model = classifier(training={"steps": 150, "batch_size": 16}).fit(pairs, values.labels * 10)
+    assert model.score(pairs, values.labels * 10) > 0.3
+    with pytest.raises(SpecError, match="predicts values, not classes: call predict"):
+        model.predict_proba(pairs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "texts", "error", "message"),
+    [
+        ({"method": "lorra"}, TEXTS, UnknownName, "did you mean 'lora'"),
+        ({"method": {"name": "lora", "rank": 0}}, TEXTS, SpecError, "rank"),
+        ({"training": {"epoch": 3}}, TEXTS, SpecError, "unknown setting 'epoch' .*did you mean 'epochs'"),
+        ({"method": {"rank": 3}}, TEXTS, SpecError, 'a table with "name"'),
+        ({}, "one text", SpecError, "got one string: put it in a list"),
+        ({}, TEXTS[:5], DataError, "5"),
+        ({}, ["", *TEXTS[1:]], DataError, "item 0 .*the text is empty"),
+    ],
+)
+def test_mistakes_are_told(settings: dict[str, object], texts: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        classifier(**settings).fit(texts, LABELS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strategy", ["random", "entropy", "coreset", "dal", "badge", "typiclust", {"name": "bald", "passes": 3}])
+def test_ask_and_tell(strategy: object) -> None:
+    gold = dict(zip(DATA.ids, LABELS, strict=True))
+    learner = ActiveLearner(
+        TEXTS,
+        classes=DATA.classes,
+        ids=list(DATA.ids),
+        strategy=strategy,  # type: ignore[arg-type]
+        warm_strategy="typiclust" if strategy == "typiclust" else "random",
+        backbone=BACKBONE,
+        method=FAST,
+        training={"steps": 40, "batch_size": 8},
+    )
+    seen: set[str] = set()
+    for _ in range(3):
+        ids = learner.ask(10)
+        assert learner.ask(10) == ids, "asking twice gives the same query"
+        assert not seen & set(ids)
+        seen |= set(ids)
+        learner.tell({i: gold[i] for i in ids})
+    assert learner.classifier.score(TEXTS, LABELS) > 0.5
+    assert learner.classifier is learner.classifier, "nothing new was told, so nothing is trained again"
+
+
+def test_partial_answers_skips_and_corrections() -> None:
+    learner = ActiveLearner(TEXTS, classes=["a", "b"], backbone=BACKBONE, method="head", training={"steps": 5})
+    first, second, third, fourth = learner.ask(4)
+    with pytest.raises(SpecError, match="there is no model yet"):
+        _ = learner.classifier
+    learner.tell({first: "a", second: None})
+    assert learner.ask(4) == [third, fourth]
+    learner.tell({third: "b", fourth: "b"})
+    learner.tell({first: "b", fourth: "a"})
+    assert dict(learner.learner.pool.labelled) == {first: 1, third: 1, fourth: 0}
+    assert learner.text(first) in TEXTS
+    with pytest.raises(UnknownName, match="unknown class 'c'"):
+        learner.tell({first: "c"})
+    with pytest.raises(StateError):
+        learner.tell({"nobody": "a"})
+    with pytest.raises(SpecError, match="at least 2 different classes"):
+        ActiveLearner(TEXTS, classes=["a"])

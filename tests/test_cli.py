@@ -1,0 +1,153 @@
+"""The command line, as a person or a script uses it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from modicum.cli import main
+from modicum.testing.backbone import toy_dataset
+from tests import tiny
+
+
+@pytest.fixture
+def modicum(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run a command in this process; returns (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["modicum", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main.main()
+        told = capsys.readouterr()
+        return int(stop.value.code or 0), told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with a tiny encoder, a labelled file, and a file half labelled."""
+    tiny.save_tiny("bert", tmp_path / "base")
+    data = toy_dataset(48)
+    rows = [(i, t, data.classes[c]) for i, t, c in zip(data.ids, data.texts(), data.labels, strict=True)]
+    for name, kept in (("train.csv", 48), ("half.csv", 24)):
+        with (tmp_path / name).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["key", "message", "topic"])
+            writer.writerows((i, text, label if n < kept else "") for n, (i, text, label) in enumerate(rows))
+    return tmp_path
+
+
+COLUMNS = ("--text", "message", "--label", "topic", "--id", "key")
+
+
+def test_fit_predict_select_export(modicum, files: Path) -> None:
+    model = files / "model"
+    code, out, err = modicum(
+        "fit", files / "train.csv", *COLUMNS, "--out", model, "--backbone", files / "base", "--set", "rank=2",
+        "--epochs", 1, "--labels-at", 30, "--test", files / "train.csv", "--precision", "fp32",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "Trained lora on 30 labels in 100 steps" in out and "macro_f1" in out
+    assert json.loads((model / "modicum.json").read_text())["method"] == {"name": "lora", "options": {"rank": 2}}
+    for suffix in ("csv", "jsonl", "parquet"):
+        code, out, err = modicum("predict", model, files / "half.csv", *COLUMNS[:2], *COLUMNS[4:], "--out", files / f"p.{suffix}")
+        assert code == 0 and "Classified 48 texts" in out, err
+    by_csv = list(csv.DictReader((files / "p.csv").open()))
+    by_jsonl = [json.loads(line) for line in (files / "p.jsonl").open()]
+    by_parquet = pq.read_table(files / "p.parquet").to_pylist()
+    assert len(by_csv) == 48 and by_jsonl == by_parquet
+    assert {row["prediction"] for row in by_csv} <= {"class-0", "class-1", "class-2"}
+    assert [row["id"] for row in by_csv] == [row["id"] for row in by_jsonl]
+    code, out, err = modicum("select", model, files / "half.csv", *COLUMNS, "--strategy", "coreset", "-k", 5, "--out", files / "s.jsonl")
+    assert code == 0, err
+    free = {row["key"] for row in csv.DictReader((files / "half.csv").open()) if not row["topic"]}
+    chosen = [json.loads(line)["id"] for line in (files / "s.jsonl").open()]
+    assert len(set(chosen)) == 5 and set(chosen) <= free
+    code, out, err = modicum("export", model, "--out", files / "plain")
+    assert code == 0 and (files / "plain" / "model.safetensors").is_file(), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "FILES/train.csv", "--out", "x", "--method", "bitfitt"], "did you mean 'bitfit'"),
+        (["fit", "FILES/trane.csv", "--out", "x"], "did you mean 'train.csv'"),
+        (["fit", "FILES/train.csv", "--out", "x", "--label", "tpoic"], "topic"),
+        (["fit", "FILES/train.csv", "--out", "x", "--label", "topic", "--set", "rank"], "--set takes name=value"),
+        (["fit", "FILES/train.csv", "--out", "x", "--label", "topic", "--labels-at", "999"], "--labels-at must be 2 to 48"),
+        (["fit", "FILES/train.csv", "--out", "x", "--label", "topic", "--backbone", "./nowhere"], "folder './nowhere' does not exist"),
+        (["fit", "FILES/train.csv", "--out", "x", "--label", "topic", "--precision", "fp8"], "unknown precision 'fp8'"),
+        (["predict", "FILES", "FILES/train.csv", "--out", "x.csv"], "is no Modicum model"),
+        (["predict", "FILES", "FILES/train.csv", "--out", "x.txt"], "--out must end in .csv, .jsonl, .parquet"),
+        (["select", "FILES", "FILES/train.csv", "--out", "x.csv", "--strategy", "entrop"], "did you mean 'entropy'"),
+        (["study", "FILES/none.toml", "--out", "x"], "does not exist"),
+        (["report", "FILES"], "holds no study"),
+    ],
+)
+def test_mistakes_get_a_sentence_and_no_traceback(modicum, files: Path, arguments: list[str], message: str) -> None:
+    code, out, err = modicum(*(a.replace("FILES", str(files)) for a in arguments))
+    assert code == 1
+    assert err.startswith("Error: ") and message in err
+    assert "Traceback" not in err + out
+
+
+def study_file(files: Path, **changes: object) -> Path:
+    settings = {"methods": '["lora", "head"]', "strategies": '["random", "entropy"]', "seeds": "2", **changes}
+    lines = [f"{name} = {value}" for name, value in settings.items()]
+    lines += ["[[data]]", 'train = "train.csv"', 'text = "message"', 'label = "topic"', "[backbone]", f'name = "{files / "base"}"']
+    lines += ["[loop]", "warm_start = 10", "batch = 5", "budget = 20", "[training]", "steps = 4"]
+    path = files / "study.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_study_reports_and_resumes(modicum, files: Path) -> None:
+    file, out_dir = study_file(files), files / "out"
+    code, out, err = modicum("study", file, "--out", out_dir)
+    assert code == 0, err
+    assert "8 trials, 24 rounds" in out and "Report: " in out
+    for name in ("report.html", "summary.md", "summary.tex", "results.csv"):
+        assert (out_dir / name).stat().st_size > 200
+    first = (out_dir / "results.csv").read_bytes()
+    assert len(first.splitlines()) == 25
+    code, out, err = modicum("study", file, "--out", out_dir, "--json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [e["event"] for e in events] == ["started", "finished"], "a finished study trains nothing again"
+    assert (out_dir / "results.csv").read_bytes() == first
+    code, out, err = modicum("report", out_dir)
+    assert code == 0 and (out_dir / "results.csv").read_bytes() == first
+
+
+def test_lists_are_made_from_the_plugins(modicum) -> None:
+    code, out, _ = modicum("methods", "--json")
+    assert code == 0 and {"lora", "full", "peft:…"} <= {row["name"] for row in json.loads(out)}
+    code, out, _ = modicum("strategies", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert rows["mc-entropy"]["needs"] == ["mc_proba"] and rows["mc-entropy"]["settings"] == {"passes": 10}
+    assert all(row["summary"] for row in rows.values())
+    code, out, _ = modicum("methods")
+    assert "lora" in out and "rank=8" in out
+
+
+def test_doctor(modicum, files: Path) -> None:
+    code, out, err = modicum("doctor", "--backbone", files / "base", "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["batches"].startswith("packed rows"), err
+    tiny.save_tiny("mpnet", files / "mpnet")
+    code, out, err = modicum("doctor", "--backbone", files / "mpnet")
+    assert "padded batches (its attention cannot take packed rows)" in out
+
+
+def test_help_and_version_are_light() -> None:
+    script = "import sys; sys.argv = ['modicum', '--help']\nfrom modicum.cli.main import app\n"
+    script += "try:\n    app()\nexcept SystemExit:\n    pass\n"
+    script += "print([m for m in ('torch', 'transformers', 'sklearn', 'matplotlib', 'scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
