@@ -16,7 +16,8 @@ from modicum.study.spec import Data
 train, test = load_data(Data(train="helpdesk"))  # 900 labelled messages, 348 to test on
 backbone = Backbone.load("minilm")  # frozen, loaded once
 pool, held_out = Corpus(backbone, train), Corpus(backbone, test)
-engine = Engine(backbone, pool, METHODS.create("lora", rank=4), Training(epochs=3, min_steps=30), train.task, len(train.classes))
+training = Training(epochs=3, min_steps=30)
+engine = Engine(backbone, pool, METHODS.create("lora", rank=4), training, train.task, len(train.classes))
 strategy = STRATEGIES.create("badge")
 
 

@@ -79,7 +79,9 @@ def test_mistakes_are_told(settings: dict[str, object], texts: object, error: ty
         classifier(**settings).fit(texts, LABELS)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("strategy", ["random", "entropy", "coreset", "dal", "badge", "typiclust", {"name": "bald", "passes": 3}])
+@pytest.mark.parametrize(
+    "strategy", ["random", "entropy", "coreset", "dal", "badge", "typiclust", {"name": "bald", "passes": 3}]
+)
 def test_ask_and_tell(strategy: object) -> None:
     gold = dict(zip(DATA.ids, LABELS, strict=True))
     learner = ActiveLearner(

@@ -57,7 +57,9 @@ def test_fit_predict_select_export(modicum, files: Path) -> None:
     assert "Trained lora on 30 labels in 100 steps" in out and "macro_f1" in out
     assert json.loads((model / "modicum.json").read_text())["method"] == {"name": "lora", "options": {"rank": 2}}
     for suffix in ("csv", "jsonl", "parquet"):
-        code, out, err = modicum("predict", model, files / "half.csv", *COLUMNS[:2], *COLUMNS[4:], "--out", files / f"p.{suffix}")
+        code, out, err = modicum(
+            "predict", model, files / "half.csv", *COLUMNS[:2], *COLUMNS[4:], "--out", files / f"p.{suffix}"
+        )
         assert code == 0 and "Classified 48 texts" in out, err
     by_csv = list(csv.DictReader((files / "p.csv").open()))
     by_jsonl = [json.loads(line) for line in (files / "p.jsonl").open()]
@@ -65,7 +67,9 @@ def test_fit_predict_select_export(modicum, files: Path) -> None:
     assert len(by_csv) == 48 and by_jsonl == by_parquet
     assert {row["prediction"] for row in by_csv} <= {"class-0", "class-1", "class-2"}
     assert [row["id"] for row in by_csv] == [row["id"] for row in by_jsonl]
-    code, out, err = modicum("select", model, files / "half.csv", *COLUMNS, "--strategy", "coreset", "-k", 5, "--out", files / "s.jsonl")
+    code, out, err = modicum(
+        "select", model, files / "half.csv", *COLUMNS, "--strategy", "coreset", "-k", 5, "--out", files / "s.jsonl"
+    )
     assert code == 0, err
     free = {row["key"] for row in csv.DictReader((files / "half.csv").open()) if not row["topic"]}
     chosen = [json.loads(line)["id"] for line in (files / "s.jsonl").open()]
@@ -81,8 +85,14 @@ def test_fit_predict_select_export(modicum, files: Path) -> None:
         (["fit", "FILES/trane.csv", "--out", "x"], "did you mean 'train.csv'"),
         (["fit", "FILES/train.csv", "--out", "x", "--label", "tpoic"], "topic"),
         (["fit", "FILES/train.csv", "--out", "x", "--label", "topic", "--set", "rank"], "--set takes name=value"),
-        (["fit", "FILES/train.csv", "--out", "x", "--label", "topic", "--labels-at", "999"], "--labels-at must be 2 to 48"),
-        (["fit", "FILES/train.csv", "--out", "x", "--label", "topic", "--backbone", "./nowhere"], "folder './nowhere' does not exist"),
+        (
+            ["fit", "FILES/train.csv", "--out", "x", "--label", "topic", "--labels-at", "999"],
+            "--labels-at must be 2 to 48",
+        ),
+        (
+            ["fit", "FILES/train.csv", "--out", "x", "--label", "topic", "--backbone", "./nowhere"],
+            "folder './nowhere' does not exist",
+        ),
         (["fit", "FILES/train.csv", "--out", "x", "--label", "topic", "--precision", "fp8"], "unknown precision 'fp8'"),
         (["predict", "FILES", "FILES/train.csv", "--out", "x.csv"], "is no Modicum model"),
         (["predict", "FILES", "FILES/train.csv", "--out", "x.txt"], "--out must end in .csv, .jsonl, .parquet"),
@@ -101,7 +111,14 @@ def test_mistakes_get_a_sentence_and_no_traceback(modicum, files: Path, argument
 def study_file(files: Path, **changes: object) -> Path:
     settings = {"methods": '["lora", "head"]', "strategies": '["random", "entropy"]', "seeds": "2", **changes}
     lines = [f"{name} = {value}" for name, value in settings.items()]
-    lines += ["[[data]]", 'train = "train.csv"', 'text = "message"', 'label = "topic"', "[backbone]", f'name = "{files / "base"}"']
+    lines += [
+        "[[data]]",
+        'train = "train.csv"',
+        'text = "message"',
+        'label = "topic"',
+        "[backbone]",
+        f'name = "{files / "base"}"',
+    ]
     lines += ["[loop]", "warm_start = 10", "batch = 5", "budget = 20", "[training]", "steps = 4"]
     path = files / "study.toml"
     path.write_text("\n".join(lines))

@@ -113,7 +113,7 @@ def sentences(lengths: Sequence[int], seed: int = 0) -> list[str]:
 
 
 def peft_twin(folder: str | Path, backbone: Backbone, weights: Weights) -> torch.nn.Module:
-    """A run as Hugging Face PEFT has it, around the plain fp32 encoder; learned tensors are copied in by their names."""
+    """A run as Hugging Face PEFT has it, around the plain fp32 encoder, with its tensors copied in by their names."""
     with torch.random.fork_rng(devices=[]):
         plain = AutoModel.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
         method, learned = weights.method, weights.adapter

@@ -114,7 +114,8 @@ class StudyWatcher:
             main = next(iter(metrics.items()))
             what = f"{trial.dataset} {trial.method.label} × {trial.strategy.label}, seed {trial.seed}"
             say(
-                f"[{self._done}/{self._total}] {what}: {record['labels']} labels, {main[0]} {main[1]:.3f} (ETA {clock(eta)})"
+                f"[{self._done}/{self._total}] {what}: {record['labels']} labels, "
+                f"{main[0]} {main[1]:.3f} (ETA {clock(eta)})"
             )
 
     def finished(self) -> None:

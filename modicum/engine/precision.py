@@ -44,14 +44,14 @@ def fast_bf16(device: torch.device) -> bool:
     return rates["bf16"] >= 1.5 * rates["fp32"]
 
 
-def matmul_rates() -> dict[str, float]:
-    """GFLOP/s of matrix products on the CPU by precision, from a measurement remembered per machine."""
+def matmul_rates(*, fresh: bool = False) -> dict[str, float]:
+    """GFLOP/s of matrix products on the CPU by precision; remembered per machine unless asked for ``fresh``."""
     machine = f"{platform.node()}/{_processor()}/{torch.get_num_threads()}/{torch.__version__}"
     path = cache_dir() / "precision.json"
     known: dict[str, dict[str, float]] = {}
     with suppress(OSError, ValueError):
         known = json.loads(path.read_text(encoding="utf-8"))
-    if machine not in known:
+    if fresh or machine not in known:
         known[machine] = {name: _rate(dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
         with suppress(OSError), atomic_write(path) as file:  # a read-only home costs 100 ms a start, nothing else
             json.dump(known, file)

@@ -92,7 +92,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
             raise DataError(
-                f"{folder} has format {found['format']}, this Modicum reads format {FORMAT}: use the version that wrote it"
+                f"{folder} has format {found['format']}, this Modicum reads format {FORMAT}: "
+                "use the version that wrote it"
             )
         tensors = load_file(folder / "modicum.safetensors")
         method = METHODS.create(found["method"]["name"], **found["method"]["options"])

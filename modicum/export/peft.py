@@ -22,7 +22,8 @@ from modicum.engine.weights import MINILM_HUB
 HEAD = ("classifier.weight", "classifier.bias")
 SNIPPET = {
     "mean": (
-        "logits = (out.logits * batch['attention_mask'][..., None]).sum(1) / batch['attention_mask'].sum(1, keepdim=True)"
+        "logits = (out.logits * batch['attention_mask'][..., None]).sum(1)"
+        " / batch['attention_mask'].sum(1, keepdim=True)"
     ),
     "first": "logits = out.logits[:, 0]",
     "pooler": "logits = out.logits",
@@ -74,12 +75,13 @@ def write_merged(folder: Path, backbone: Backbone, weights: Weights, classes: tu
     if not weights.method.merge(backbone.sites, {n: t.cpu() for n, t in weights.adapter.items()}, state):
         name = type(weights.method).__name__
         raise SpecError(
-            f"what {name} learned cannot be merged into the weights: use the checkpoint itself, or train bitfit, lora, ia3 or full"
+            f"what {name} learned cannot be merged into the weights: use the checkpoint itself, or train a method "
+            "that changes weights or biases"
         )
     if extra := beyond_linear(backbone):
         raise SpecError(
-            f"transformers puts more than a linear map on a {backbone.config.model_type} encoder ({', '.join(extra[:3])}), so "
-            "this model cannot be exported as a plain one: use the checkpoint itself"
+            f"transformers puts more than a linear map on a {backbone.config.model_type} encoder "
+            f"({', '.join(extra[:3])}), so this model cannot be exported as a plain one: use the checkpoint itself"
         )
     config = type(backbone.config).from_dict(backbone.config.to_dict())
     config.num_labels = weights.outputs
@@ -97,7 +99,7 @@ def write_merged(folder: Path, backbone: Backbone, weights: Weights, classes: tu
 
 
 def beyond_linear(backbone: Backbone) -> list[str]:
-    """What transformers' classifier for this architecture has besides the encoder and one linear map; empty is right."""
+    """What transformers' classifier for this architecture has besides encoder and one linear map; empty is right."""
     config = type(backbone.config).from_dict(backbone.config.to_dict())
     with torch.device("meta"):
         model = _auto(backbone).from_config(config, attn_implementation="eager")

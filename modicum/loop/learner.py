@@ -215,7 +215,7 @@ class Learner:
         if isinstance(event, Asked):
             self.pool = self.pool.ask(event.ids)
         elif isinstance(event, Told):
-            answers = dict(event.answers)  # by id: a log in JSON keeps no order of its own
+            answers = dict(sorted(event.answers.items()))  # by id: a log in JSON keeps no order of its own
             earlier = {i: a for i, a in answers.items() if self.pool.state_of(i) in ("labelled", "skipped")}
             pool = self.pool.tell({i: a for i, a in answers.items() if i not in earlier})
             for i, answer in earlier.items():

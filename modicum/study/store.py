@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from modicum.base.errors import StoreError
 from modicum.base.events import Event, parse_event
@@ -30,6 +30,11 @@ CREATE TABLE events (
     UNIQUE (trial, seq)
 ) STRICT;
 """
+
+
+def journal() -> Literal["write-ahead", "rollback"]:
+    """The kind of journal that stores keep with this SQLite library."""
+    return "write-ahead" if sqlite3.sqlite_version_info >= WAL_IS_SAFE else "rollback"
 
 
 class Store:
@@ -57,8 +62,7 @@ class Store:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._create()
-            journal = "WAL" if sqlite3.sqlite_version_info >= WAL_IS_SAFE else "DELETE"
-            self._db.execute(f"PRAGMA journal_mode={journal}")
+            self._db.execute(f"PRAGMA journal_mode={'WAL' if journal() == 'write-ahead' else 'DELETE'}")
             undo.pop_all()
 
     def _create(self) -> None:
