@@ -48,6 +48,14 @@ def test_a_subsample_is_all_that_is_looked_at() -> None:
     assert drawn[0] != drawn[1]
 
 
+def test_a_larger_query_than_planned_is_planned_anew() -> None:
+    learner = warmed("subsample:entropy", options={"size": 3})
+    assert len(show(learner).candidates) == 5 and len(learner.choose(4)) == 4
+    with pytest.raises(StateError, match="this strategy needs signals"):
+        learner.ask(9)
+    assert len(show(learner).candidates) == 9 and len(learner.ask(9).ids) == 9
+
+
 def test_a_subsample_holds_at_least_the_query() -> None:
     learner = warmed("subsample:entropy", options={"size": 3}, batch=8)
     assert len(learner.plan().candidates) == 8

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_study import Interrupted, Watcher, backbone, count_jobs, plain, run, study
+from toy_study import Interrupted, Watcher, backbone, count_jobs, events, plain, run, study
 
 from modicum.base.errors import StoreError
+from modicum.base.events import Asked, Trained
 from modicum.report import TIMING_COLUMNS, ReportSource, write_report
 from modicum.study.run import DATABASE, Results, load_results
 from modicum.study.store import Store
@@ -73,6 +74,16 @@ def test_a_round_that_was_not_kept_is_done_again(
         patch.setattr(Store, "append", failing)
         run(RESUMABLE, tmp_path)
     assert plain(run(RESUMABLE, tmp_path)) == plain(uninterrupted)
+
+
+def test_the_time_spent_includes_the_query_before_the_interruption(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(study(methods=["lora"]), tmp_path, Watcher(limit=1))
+    run(study(methods=["lora"]), tmp_path)
+    for trial, asked in events(tmp_path, Asked).items():
+        records = [event.record for event in events(tmp_path, Trained)[trial]]
+        for query, record in zip(asked, records, strict=True):
+            assert record["seconds"] == pytest.approx(record["fit_seconds"] + sum(query.cost.values()))
 
 
 def test_a_finished_study_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

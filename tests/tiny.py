@@ -140,13 +140,13 @@ def peft_twin(folder: str | Path, backbone: Backbone, weights: Weights) -> torch
     return model
 
 
-def random_weights(backbone: Backbone, method: Method, outputs: int = 3) -> Weights:
+def random_weights(backbone: Backbone, method: Method, outputs: int = 3, scale: float = 0.3) -> Weights:
     """A run whose every tensor is random and large, so that each of them moves the outputs."""
     bank = Bank.fresh(backbone, method, outputs, [(0, 0)])
     rng = stream(0, "random-weights")
     with torch.no_grad():
         for p in bank.parameters():
-            p.copy_(p + torch.from_numpy(rng.normal(scale=0.3, size=p.shape).astype(np.float32)))
+            p.copy_(p + torch.from_numpy(rng.normal(scale=scale, size=p.shape).astype(np.float32)))
     return bank.unstack()[0]
 
 

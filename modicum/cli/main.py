@@ -47,12 +47,13 @@ def demo(
 def study(
     file: Annotated[Path, typer.Argument(help="The study's TOML file.")],
     out: Annotated[Path, typer.Option(help="Where results and report go; an unfinished study in it is resumed.")],
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the study's data, in place of its file's.")] = None,
     json: Json = False,
 ) -> None:
     """Run a study, or go on with one that was stopped."""
     from modicum.cli.studies import run
 
-    run(file, out, json)
+    run(file, out, json, data_dir)
 
 
 @app.command()

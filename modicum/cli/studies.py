@@ -12,11 +12,11 @@ from modicum.study.spec import read_study
 QUICKSTART = Path(__file__).parent / "quickstart.toml"
 
 
-def run(file: Path, out: Path, as_json: bool) -> None:
+def run(file: Path, out: Path, as_json: bool, data_dir: Path | None = None) -> None:
     """Run or resume, print the curves, write the report."""
     watcher = console.StudyWatcher(as_json)
     try:
-        results = run_study(read_study(file), out, watcher)
+        results = run_study(read_study(file, data_dir), out, watcher)
     finally:
         watcher.finished()
     _show(results, out, as_json)

@@ -39,7 +39,7 @@ class Corpus:
         if self._features is None:
             path = self.folder / f"features-{self._key()}.npy" if self.folder else None
             if path is not None and path.is_file():
-                with suppress(ValueError, OSError):  # a damaged cache is computed again
+                with suppress(ValueError, OSError, EOFError):  # a damaged cache is computed again
                     self._features = np.load(path, mmap_mode="r", allow_pickle=False)
             if self._features is None:
                 self._features = encode_all(self.backbone, self.tokens, on_batch)

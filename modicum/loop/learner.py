@@ -113,7 +113,7 @@ class Learner:
         return max(0, min(step, self.stopping.budget - len(self.pool.labelled), len(self.pool.free())))
 
     def plan(self, k: int | None = None) -> Wanted:
-        """What must be known before ``ask``: stays the same until the next answer.
+        """What must be known before ``ask``: stays the same until the next answer, or a k that it does not suffice for.
 
         Raises:
             StateError: a query is open.
@@ -122,7 +122,8 @@ class Learner:
             raise StateError(
                 f"a query of {len(self.pool.asked)} examples is open: tell its answers before planning the next"
             )
-        if self._wanted is None:
+        if self._wanted is None or (k or 0) > len(self._wanted.candidates):
+            self._view = None
             free = self.pool.free()
             strategy = self.acting
             rng = stream(self.seed, "narrow", self.round)

@@ -129,8 +129,8 @@ class Trial(Record):
         return digest(self.model_dump(mode="json", exclude={"dataset", "backbone"}))
 
 
-def read_study(path: str | Path) -> Study:
-    """Read a study file.
+def read_study(path: str | Path, data_dir: Path | None = None) -> Study:
+    """Read a study file; relative data paths are taken from ``data_dir``, by default the file's own folder.
 
     Raises:
         SpecError: the file is missing, is no TOML, or has unknown, missing or wrong settings.
@@ -144,7 +144,7 @@ def read_study(path: str | Path) -> Study:
         raise SpecError(f"a study is a TOML file, and {str(path)!r} is a folder") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"study file {str(path)!r} is not valid TOML: {error}") from None
-    return parse_study(raw, path.parent)
+    return parse_study(raw, path.parent if data_dir is None else data_dir)
 
 
 def parse_study(raw: dict[str, Any], folder: Path = Path()) -> Study:
