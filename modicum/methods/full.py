@@ -35,7 +35,7 @@ class Full(Method):
     """Trains all of the backbone's weights and the head; runs cannot be stacked."""
 
     stackable: ClassVar[bool] = False
-    learning_rate: Rate = 1e-4
+    learning_rate: Rate = 2e-4
     head_learning_rate: Rate = 1e-3
 
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:

@@ -71,7 +71,7 @@ class Prefix(Method):
 
     identity_at_init: ClassVar[bool] = False
     needs_packed: ClassVar[bool] = True
-    learning_rate: Rate = 1e-2
+    learning_rate: Rate = 4e-2
     length: int = Field(default=10, ge=1)
     hidden: int | None = Field(default=None, ge=1)
     std: float = Field(default=0.02, ge=0)
