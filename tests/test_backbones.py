@@ -283,10 +283,10 @@ def test_stacked_runs_have_poolers_of_their_own(load: Any) -> None:
 
 
 @every_architecture
-@pytest.mark.parametrize("method", ["lora", "ia3"])
-def test_equal_to_peft(architecture: str, method: str, saved: Any, load: Any) -> None:
+@pytest.mark.parametrize(("method", "options"), [("lora", {"rank": 4, "alpha": 6}), ("ia3", {})])
+def test_equal_to_peft(architecture: str, method: str, options: dict[str, int], saved: Any, load: Any) -> None:
     backbone, texts = load(architecture), sentences([1, 3, 8, 13, 21])
-    weights = random_weights(backbone, METHODS.create(method))
+    weights = random_weights(backbone, METHODS.create(method, **options))
     twin = peft_twin(saved(architecture), backbone, weights)
     mine = pooled_by(Bank.stack(backbone, [weights]), texts).pooled
     plain = pooled_by(head_of(backbone), texts).pooled

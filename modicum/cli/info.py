@@ -64,3 +64,23 @@ def doctor(backbone: str, as_json: bool) -> None:
         return
     for name, value in facts.items():
         console.say(f"{name:<26} {value}")
+
+
+def reference() -> str:
+    """``docs/reference.md``: all plug-ins and their settings, from their docstrings."""
+    from modicum.methods import METHODS
+    from modicum.strategies import STRATEGIES
+
+    pages = ["# Reference", "Made from the plug-ins' docstrings: `python -m modicum.cli.info > docs/reference.md`."]
+    for title, registry in (("Methods", METHODS), ("Strategies", STRATEGIES)):
+        rows = [f"## {title}", "", "| name | what it does | settings | signals |", "|---|---|---|---|"]
+        for row in describe(registry):
+            settings = ", ".join(f"`{name} = {value}`" for name, value in row["settings"].items()) or "–"
+            signals = ", ".join(f"`{name}`" for name in row.get("needs", [])) or "–"
+            rows.append(f"| `{row['name']}` | {row['summary'].replace('|', '∣')} | {settings} | {signals} |")
+        pages.append("\n".join(rows))
+    return "\n\n".join(pages) + "\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
