@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2Model,
+)
 
 from modicum.api.classifier import Classifier
-from modicum.base.errors import DataError, SpecError
+from modicum.base.errors import BackboneError, DataError, SpecError
+from modicum.engine.backbone import Backbone
 from modicum.export.peft import SNIPPET
 from modicum.testing.backbone import toy_dataset
 from tests import tiny
@@ -126,3 +133,18 @@ def test_architectures_with_a_deeper_classifier_keep_to_our_format(tmp_path: Pat
     assert not (tmp_path / "model" / "adapter_config.json").exists()
     with pytest.raises(SpecError, match="more than a linear map on a modernbert encoder"):
         model.export(tmp_path / "plain")
+
+
+def test_prefixes_that_peft_cannot_hand_over_are_kept_in_our_format(tmp_path: Path) -> None:
+    model = trained(tmp_path, "prefix", "mean", "distilbert")
+    model.save(tmp_path / "model")
+    assert not (tmp_path / "model" / "adapter_config.json").exists()
+    loaded = Classifier.load(tmp_path / "model", precision="fp32")
+    np.testing.assert_array_equal(loaded.predict_proba(TEXTS), model.predict_proba(TEXTS))
+
+
+def test_a_decoder_is_no_backbone(tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        GPT2Model(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50, n_positions=20)).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match="is a gpt2; an encoder such as BERT is needed"):
+        Backbone.load(str(tmp_path), precision="fp32")

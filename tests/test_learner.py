@@ -40,7 +40,7 @@ def test_a_round_step_by_step() -> None:
     assert learner.job().ids == (*sorted(first.ids), *sorted(second.ids)) and learner.job().round == 1
     learner.accept({"macro_f1": 0.6})
     assert learner.take_log() == [
-        Asked(round=0, ids=first.ids, strategy="entropy"),
+        Asked(round=0, ids=first.ids, strategy="warm start"),
         Told(answers={i: 1 for i in first.ids}),
         Trained(round=0, labels=10, record={"macro_f1": 0.5}),
         Asked(round=1, ids=second.ids, strategy="entropy", cost={"score_seconds": 1.5}),

@@ -352,7 +352,7 @@ class _Watch(Adapter):
 
 
 def _load_model(found: Resolved, dtype: torch.dtype, *, keep_pooler: bool) -> nn.Module:
-    from transformers import AutoModel
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModel
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # a small file is read in a blink, and the bar lands in the middle of ours
@@ -362,7 +362,9 @@ def _load_model(found: Resolved, dtype: torch.dtype, *, keep_pooler: bool) -> nn
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BackboneError(f"backbone {found.name!r} cannot be loaded as an encoder: {error}") from error
-    if getattr(model.config, "is_encoder_decoder", False) or not hasattr(model.config, "num_attention_heads"):
+    config = model.config
+    encodes = type(config) in MODEL_FOR_MASKED_LM_MAPPING and hasattr(config, "num_attention_heads")
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False) or not encodes:
         raise BackboneError(
             f"backbone {found.name!r} is a {model.config.model_type}; an encoder such as BERT is needed"
         )

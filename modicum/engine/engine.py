@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from modicum.base.rng import stream
 from modicum.base.training import FitJob, Training
@@ -70,7 +69,7 @@ class Engine:
     def _fit_bank(self, jobs: Sequence[FitJob]) -> list[Fitted]:
         bank = Bank.fresh(self.backbone, self.method, self.outputs, [(job.seed, job.round) for job in jobs])
         runs = [Run(job, self.positions(job.ids), self.training, self.task, self.outputs) for job in jobs]
-        features = torch.from_numpy(np.array(self.corpus.features())) if bank.frozen else None
+        features = self.corpus.features() if bank.frozen else None
         return Trainer(bank, self.corpus.tokens, self.training, self.task, features).fit(runs)
 
     def positions(self, ids: Sequence[ExampleId]) -> np.ndarray:
@@ -81,7 +80,8 @@ class Engine:
         """Scores texts of a corpus (default: the engine's own) with one trained run."""
         bank = Bank.stack(self.backbone, [weights])
         corpus = corpus or self.corpus
-        return Scorer(bank, corpus.tokens, self.task, corpus.features() if bank.frozen else None)
+        features = corpus.features() if bank.frozen else None
+        return Scorer(bank, corpus.tokens, self.task, features, self.training.head_dropout)
 
     def signals(
         self,

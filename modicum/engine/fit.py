@@ -98,7 +98,7 @@ class Trainer:
     tokens: Tokens
     training: Training
     task: Task
-    features: Tensor | None = None
+    features: np.ndarray | None = None
 
     def fit(self, runs: Sequence[Run]) -> list[Fitted]:
         """Train all runs to their ends; a run that ends early is left alone from then on."""
@@ -153,7 +153,7 @@ class Trainer:
     def _logits(self, batch: Batch, positions: np.ndarray, noise: Noise) -> Tensor:
         if self.features is None:
             return self.bank(batch, noise, self.training.head_dropout).logits
-        pooled = self.features[torch.from_numpy(positions)].to(self.bank.backbone.device)
+        pooled = torch.from_numpy(self.features[positions]).to(self.bank.backbone.device)
         return self.bank.classify(pooled, batch, noise, self.training.head_dropout)
 
     def _losses(self, logits: Tensor, targets: Tensor, runs: Sequence[Run], batch: Batch) -> Tensor:

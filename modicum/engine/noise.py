@@ -6,7 +6,9 @@ bytes come ten times faster than floats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ class Noise:
 
     def __init__(self, batch: Batch, rngs: Sequence[np.random.Generator], device: torch.device) -> None:
         self.batch, self.rngs, self.device = batch, rngs, device
-        self._cuda = None if device.type == "cpu" else _seeded(rngs, device)
+        self._cuda = None if device.type == "cpu" else [_seeded(rng, device) for rng in rngs]
 
     def tokens(self, x: Tensor, p: float) -> Tensor:
         """Dropout on hidden states, (1, tokens, width) or padded (texts, longest, width), and on padded attention
@@ -63,28 +65,34 @@ class Noise:
     def _factors(self, sizes: list[int], p: float, dtype: torch.dtype) -> Tensor:
         """(sum of sizes,) 0 with chance p, else 1 / (1 - p)."""
         if self._cuda is not None:
-            keep = torch.rand(sum(sizes), device=self.device, generator=self._cuda) >= p
+            keep = torch.cat(self._by_run(sizes, functools.partial(self._rolled, p=p)))
             return keep.to(dtype).mul_(1 / (1 - p))
         threshold = min(max(1, round(p * 256)), 255)
-        drawn = _bytes(self.rngs[0], sum(sizes)) if len(self.rngs) == 1 else self._by_run(sizes)
-        return torch.from_numpy(drawn >= threshold).to(dtype).mul_(256 / (256 - threshold))
+        drawn = self._by_run(sizes, self._bytes)
+        keep = torch.from_numpy((drawn[0] if len(drawn) == 1 else np.concatenate(drawn)) >= threshold)
+        return keep.to(dtype).mul_(256 / (256 - threshold))
 
-    def _by_run(self, sizes: list[int]) -> np.ndarray:
+    def _by_run(self, sizes: list[int], draw: Callable[[int, int], Any]) -> list[Any]:
+        """Each block's piece of what its run draws, in the order of blocks; ``draw(run, n)`` gives n elements."""
+        if len(self.rngs) == 1:
+            return [draw(0, sum(sizes))]
         runs = [block.run for block in self.batch.blocks]
         totals = np.bincount(runs, weights=sizes, minlength=len(self.rngs)).astype(np.int64)
-        own = [_bytes(rng, int(total)) for rng, total in zip(self.rngs, totals, strict=True)]
+        own = [draw(run, int(total)) for run, total in enumerate(totals)]
         cursor = [0] * len(own)
         pieces = []
         for run, size in zip(runs, sizes, strict=True):
             pieces.append(own[run][cursor[run] : cursor[run] + size])
             cursor[run] += size
-        return np.concatenate(pieces)
+        return pieces
+
+    def _bytes(self, run: int, n: int) -> np.ndarray:
+        return np.frombuffer(self.rngs[run].bytes(n), dtype=np.uint8)
+
+    def _rolled(self, run: int, n: int, *, p: float) -> Tensor:
+        assert self._cuda is not None
+        return torch.rand(n, device=self.device, generator=self._cuda[run]) >= p
 
 
-def _bytes(rng: np.random.Generator, n: int) -> np.ndarray:
-    return np.frombuffer(rng.bytes(n), dtype=np.uint8)
-
-
-def _seeded(rngs: Sequence[np.random.Generator], device: torch.device) -> torch.Generator:
-    seed = int(np.bitwise_xor.reduce([rng.integers(2**62) for rng in rngs]))
-    return torch.Generator(device).manual_seed(seed)
+def _seeded(rng: np.random.Generator, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(int(rng.integers(2**62)))

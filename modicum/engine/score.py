@@ -21,8 +21,16 @@ TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
 class Scorer:
     """Scores texts with one trained run. features: (n, width) of the frozen backbone, if the run keeps it as it is."""
 
-    def __init__(self, bank: Bank, tokens: Tokens, task: Task, features: np.ndarray | None = None) -> None:
-        self.bank, self.tokens, self.task, self.features = bank, tokens, task, features
+    def __init__(
+        self,
+        bank: Bank,
+        tokens: Tokens,
+        task: Task,
+        features: np.ndarray | None = None,
+        head_dropout: float = 0.1,
+    ) -> None:
+        self.bank, self.tokens, self.task = bank, tokens, task
+        self.features, self.head_dropout = features, head_dropout
 
     def signals(
         self,
@@ -80,11 +88,10 @@ class Scorer:
         return pooled, outputs if self.task == "classification" else outputs[:, 0]
 
     def _forward(self, batch: Batch, positions: np.ndarray, noise: Noise | None) -> Any:
-        head_dropout = 0.1 if noise is not None else 0.0
         if self.features is None:
-            return self.bank(batch, noise, head_dropout)
+            return self.bank(batch, noise, self.head_dropout)
         pooled = torch.from_numpy(self.features[positions]).to(self.bank.backbone.device)
-        return pooled, self.bank.classify(pooled, batch, noise, head_dropout)
+        return pooled, self.bank.classify(pooled, batch, noise, self.head_dropout)
 
 
 def encode_all(backbone: Backbone, tokens: Tokens, on_batch: Callable[[int], None] | None = None) -> np.ndarray:

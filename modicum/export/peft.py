@@ -7,6 +7,7 @@ model's own pooler it is a sequence classifier. PEFT and transformers load both 
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ def write_peft(folder: Path, backbone: Backbone, weights: Weights, classes: tupl
     from peft import get_peft_config
 
     config = get_peft_config({**parts.config, "task_type": task_type(backbone), "inference_mode": True})
+    prompt = config.is_prompt_learning
+    if prompt and "past_key_values" not in inspect.signature(type(backbone.model).forward).parameters:
+        return False  # the architecture takes no keys and values from PEFT
     config.base_model_name_or_path = public_name(backbone)
     config.save_pretrained(str(folder))
-    prompt = config.is_prompt_learning
     encoder = "" if prompt else f"base_model.model.{backbone.model.base_model_prefix}."
     tensors = {f"{encoder}{name}": t for name, t in parts.tensors.items()}
     head = "base_model.classifier" if prompt else "base_model.model.classifier"

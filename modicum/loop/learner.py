@@ -161,7 +161,11 @@ class Learner:
         if not k:
             raise StateError("there is nothing left to ask for: train on job() and accept() its record to end the loop")
         ids = self.choose(k)
-        self._record(Asked(round=self.round, ids=ids, strategy=self.name, cost=dict(cost or {})))
+        self._record(
+            Asked(
+                round=self.round, ids=ids, strategy=self.name if self.records else "warm start", cost=dict(cost or {})
+            )
+        )
         return Query(self.round, ids)
 
     def choose(self, k: int) -> tuple[ExampleId, ...]:
