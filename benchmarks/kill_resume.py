@@ -44,14 +44,17 @@ def start(file: Path, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def finish(file: Path, out: Path) -> tuple[list[dict[str, object]], float]:
-    """Run to the end; the events printed, and the seconds taken."""
-    began = time.perf_counter()
+def finish(file: Path, out: Path) -> tuple[list[dict[str, object]], float, float]:
+    """Run to the end; the events printed, the seconds until the first round could begin, and the seconds in all."""
+    began, loading = time.perf_counter(), 0.0
     process = start(file, out)
-    told = process.communicate()[0].decode()
-    if process.returncode:
-        raise SystemExit(f"the study failed:\n{told}")
-    return [json.loads(line) for line in told.splitlines() if line.startswith("{")], time.perf_counter() - began
+    told = []
+    for line in process.stdout:
+        told.append(line.decode())
+        loading = loading or time.perf_counter() - began
+    if process.wait():
+        raise SystemExit("the study failed:\n" + "".join(told))
+    return [json.loads(line) for line in told if line.startswith("{")], loading, time.perf_counter() - began
 
 
 def untimed(path: Path) -> str:
@@ -70,13 +73,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "study.toml"
         file.write_text(STUDY)
-        events, seconds = finish(file, Path(folder) / "quiet")
-        loading = 4.0
-        print(f"quiet run: {seconds:.1f} s, {sum(e['event'] == 'round' for e in events)} rounds")
+        events, loading, seconds = finish(file, Path(folder) / "quiet")
+        rounds = sum(e["event"] == "round" for e in events)
+        print(f"quiet run: {rounds} rounds in {seconds:.1f} s, the first {loading:.1f} s of them loading")
         killed, done = Path(folder) / "killed", 0
         while done < settings.kills:
             process = start(file, killed)
-            delay = moments.uniform(0.2, loading + (seconds - loading) / settings.kills * 2.5)
+            delay = moments.uniform(0.2, 1.5 * loading + (seconds - loading) / settings.kills * 2)
             try:
                 process.communicate(timeout=delay)
                 print(f"  finished before kill {done + 1}: starting over in a new folder")
@@ -87,7 +90,7 @@ def main() -> None:
                 process.wait()
             done += 1
             print(f"  kill {done:2} after {delay:4.1f} s")
-        events, _ = finish(file, killed)
+        events, _, _ = finish(file, killed)
         resumed = next(e for e in events if e["event"] == "started")
         print(f"last resume found {resumed['done']} of {resumed['rounds']} rounds done")
         same = untimed(Path(folder) / "quiet" / "results.csv") == untimed(killed / "results.csv")
