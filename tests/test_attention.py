@@ -72,7 +72,7 @@ def test_equals_a_loop_over_texts(
         size = sum(s.texts * HEADS * s.rung * (s.rung + prefix) for s in batch.spans)
         drop = torch.from_numpy(np.random.default_rng(6).random(size) > 0.3).to(dtype) / 0.7
     scale = DIM**-0.5
-    mine = PackedAttention.apply(q, k, v, *(before or (None, None)), batch.spans, batch.lift, scale, window, drop)
+    mine = PackedAttention.apply(q, k, v, *(before or (None, None)), batch.spans, batch.lift, 0, scale, window, drop)
     other = plain(q, k, v, before, batch, window, drop)
     tolerance: dict[str, Any] = dict(atol=1e-12, rtol=1e-10) if dtype == torch.float64 else dict(atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(mine, other, **tolerance)
@@ -83,13 +83,26 @@ def test_equals_a_loop_over_texts(
         torch.testing.assert_close(got, expected, **tolerance)
 
 
+@pytest.mark.parametrize("lengths", [FULL, UNEVEN])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_spare_tokens_get_zeros_and_give_no_gradient(lengths: list[int], dtype: torch.dtype) -> None:
+    batch, tokens, spare = batch_of(lengths), sum(lengths), 7
+    rows = [draw(tokens + spare, HEADS, DIM, seed=s, dtype=dtype) for s in (1, 2, 3)]
+    out = PackedAttention.apply(*rows, None, None, batch.spans, batch.lift, spare, DIM**-0.5, None, None)
+    exact = plain(*(t.detach()[:tokens].double() for t in rows), None, batch, None, None)
+    torch.testing.assert_close(out[:tokens].double(), exact, atol=0.02 if dtype == torch.bfloat16 else 1e-12, rtol=0.02)
+    assert not out[tokens:].any()
+    for grad in torch.autograd.grad(out.square().sum(), rows):
+        assert grad[:tokens].any() and not grad[tokens:].any() and grad.dtype == dtype
+
+
 @pytest.mark.parametrize("prefix", [0, 2])
 def test_gradcheck(prefix: int) -> None:
     batch = batch_of([3, 5])
     q, k, v = (draw(8, HEADS, DIM, seed=s, dtype=torch.float64) for s in (1, 2, 3))
     before = tuple(draw(2, HEADS, prefix, DIM, seed=s, dtype=torch.float64) for s in (4, 5)) if prefix else (None, None)
     assert torch.autograd.gradcheck(
-        lambda *t: PackedAttention.apply(*t, batch.spans, batch.lift, 0.5, None, None), (q, k, v, *before)
+        lambda *t: PackedAttention.apply(*t, batch.spans, batch.lift, 0, 0.5, None, None), (q, k, v, *before)
     )
 
 
@@ -100,7 +113,7 @@ def test_only_the_prefix_learns() -> None:
     before = tuple(draw(2, HEADS, 2, DIM, seed=s, dtype=torch.float64) for s in (4, 5))
     grads = []
     for out in (
-        PackedAttention.apply(q, k, v, *before, batch.spans, batch.lift, DIM**-0.5, None, None),
+        PackedAttention.apply(q, k, v, *before, batch.spans, batch.lift, 0, DIM**-0.5, None, None),
         plain(q, k, v, before, batch, None, None),
     ):
         grads.append(torch.autograd.grad(out.square().sum(), before))
@@ -110,14 +123,14 @@ def test_only_the_prefix_learns() -> None:
 def test_nothing_is_kept_without_gradients() -> None:
     batch = batch_of([3, 5])
     q, k, v = (draw(8, HEADS, DIM, seed=s, dtype=torch.float32).detach() for s in (1, 2, 3))
-    out = PackedAttention.apply(q, k, v, None, None, batch.spans, batch.lift, 0.5, None, None)
+    out = PackedAttention.apply(q, k, v, None, None, batch.spans, batch.lift, 0, 0.5, None, None)
     assert out.grad_fn is None
 
 
 def test_a_text_sees_itself_alone() -> None:
     batch = batch_of([3, 5, 6])
     q, k, v = (draw(14, HEADS, DIM, seed=s, dtype=torch.float64) for s in (1, 2, 3))
-    out = PackedAttention.apply(q, k, v, None, None, batch.spans, batch.lift, 0.5, None, None)
+    out = PackedAttention.apply(q, k, v, None, None, batch.spans, batch.lift, 0, 0.5, None, None)
     for grad in torch.autograd.grad(out[3:8].square().sum(), (q, k, v)):
         assert (grad[3:8] != 0).all() and not grad[:3].any() and not grad[8:].any()
 
@@ -126,7 +139,7 @@ def test_the_least_precise_type() -> None:
     """Masked places are left out in bf16, too, and far ones under a window do not make NaN of an empty place."""
     batch = batch_of([1, 9, 21])
     q, k, v = (draw(31, HEADS, DIM, seed=s, dtype=torch.bfloat16) for s in (1, 2, 3))
-    out = PackedAttention.apply(q, k, v, None, None, batch.spans, batch.lift, DIM**-0.5, 2, None)
+    out = PackedAttention.apply(q, k, v, None, None, batch.spans, batch.lift, 0, DIM**-0.5, 2, None)
     exact = plain(q.double(), k.double(), v.double(), None, batch, 2, None)
     assert out.dtype == torch.bfloat16 and (out.double() - exact).abs().max() < 0.05
     out.sum().backward()

@@ -74,9 +74,9 @@ def test_pack_by_hand() -> None:
     assert batch.lengths.tolist() == [4, 3, 6, 8, 5] and batch.run_of_text.tolist() == [0, 1, 0, 0, 1]
     assert batch.starts.tolist() == [0, 4, 7, 13, 21]
     expected = [200 + i for i in range(4)] + [0, 1, 2] + [100 + i for i in range(6)] + [400 + i for i in range(8)]
-    assert batch.ids[0, :21].tolist() == expected and batch.ids.shape == (1, 26)
+    assert batch.ids[0, :21].tolist() == expected and batch.ids.shape == (1, 32) and batch.spare == 6
     assert batch.types is not None and torch.equal(batch.types, batch.ids % 2)
-    assert batch.positions[0].tolist() == [2 + i for n in batch.lengths for i in range(n)]
+    assert batch.positions[0].tolist() == [2 + i for n in batch.lengths for i in range(n)] + [2] * 6
     assert [tuple(span) for span in batch.spans] == [(0, 2, 4), (8, 3, 8)]
     assert [tuple(block) for block in batch.blocks] == [(0, 1, 4, 4), (1, 1, 3, 4), (0, 2, 14, 8), (1, 1, 5, 8)]
     assert batch.text_of_token.tolist() == [i for i, n in enumerate(batch.lengths) for _ in range(n)]
@@ -86,8 +86,9 @@ def test_lift_and_back_is_the_identity() -> None:
     batch = pack(numbered([3, 6, 4, 5, 8]), np.arange(5), np.zeros(5, np.int64))
     lift = batch.lift
     assert lift is not None and len(lift.take) == len(lift.empty) == 2 * 4 + 3 * 8
-    lifted = batch.ids[0][lift.take]
-    assert torch.equal(lifted[lift.back], batch.ids[0])
+    row = batch.ids[0, :26]
+    lifted = row[lift.take]
+    assert torch.equal(lifted[lift.back], row)
     assert int(lift.empty.sum()) == 32 - 26 and not lift.empty[lift.back].any()
     assert lifted[4:8].tolist() == [200, 201, 202, 203] and lifted[:3].tolist() == [0, 1, 2]
     assert lift.empty[:8].tolist() == [False, False, False, True, False, False, False, False]
@@ -99,7 +100,7 @@ def test_no_lift_where_every_text_fills_its_rung() -> None:
 
 def test_a_text_may_come_more_than_once() -> None:
     batch = pack(numbered([2, 3]), np.array([1, 0, 1]), np.array([0, 1, 1]))
-    assert batch.ids[0].tolist() == [100, 101, 102, 0, 1, 100, 101, 102]
+    assert batch.ids[0, :8].tolist() == [100, 101, 102, 0, 1, 100, 101, 102]
     assert batch.order.tolist() == [0, 1, 2]
 
 

@@ -18,6 +18,8 @@ from transformers.masking_utils import AttentionMaskInterface
 from modicum.engine.tokens import Lift, Span
 
 IMPLEMENTATION = "modicum"
+SHORT = 32
+"""Rungs up to which attention's products are fp32 on a CPU: bf16 kernels are made anew for every number of texts."""
 
 
 Attend = Callable[..., Tensor]
@@ -42,16 +44,17 @@ class PackedAttention(torch.autograd.Function):
         prefix_v: Tensor | None,
         spans: list[Span],
         lift: Lift | None,
+        spare: int,
         scale: float,
         window: int | None,
         drop: Tensor | None,
     ) -> Tensor:
-        """q, k, v: (tokens, heads, dim). prefix_k, prefix_v: (texts, heads, length, dim). Returns (tokens, heads, dim).
+        """q, k, v: (tokens + spare, heads, dim), as is the result. prefix_k, prefix_v: (texts, heads, length, dim).
 
         drop: (weights,) factors for all attention weights in span order, 0 where dropped.
         """
         training = any(ctx.needs_input_grad[:5])
-        rows = [_lifted(t, lift) for t in (q * scale, k, v)]
+        rows = [_lifted(t, lift, spare) for t in (q * scale, k, v)]
         out = torch.empty_like(rows[0])
         kept: list[Tensor | None] = []
         first = cursor = 0
@@ -70,13 +73,14 @@ class PackedAttention(torch.autograd.Function):
                 kept += [queries, keys, values, weights, factors]
         if training:
             ctx.save_for_backward(*kept)
-            ctx.spans, ctx.lift, ctx.scale, ctx.shape = spans, lift, scale, rows[0].shape
+            ctx.spans, ctx.lift, ctx.spare, ctx.scale, ctx.shape = spans, lift, spare, scale, rows[0].shape
             ctx.prefix = None if prefix_k is None else prefix_k.shape
-        return out if lift is None else out.index_select(0, lift.back)
+        return _lowered(out, lift, spare)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        kept, lift = ctx.saved_tensors, ctx.lift
+        kept, lift, spare = ctx.saved_tensors, ctx.lift, ctx.spare
+        grad = grad[: len(grad) - spare]
         if lift is not None:
             grad = grad.new_zeros(ctx.shape).index_copy_(0, lift.back, grad)
         dq, dk, dv = (torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device) for _ in range(3))
@@ -99,19 +103,28 @@ class PackedAttention(torch.autograd.Function):
                 texts = slice(first, first := first + span.texts)
                 dpk[texts] = dkeys[:, :length].view_as(dpk[texts])
                 dpv[texts] = dvalues[:, :length].view_as(dpv[texts])
-        if lift is not None:
-            dq, dk, dv = (t.index_select(0, lift.back) for t in (dq, dk, dv))
-        return dq * ctx.scale, dk, dv, dpk, dpv, None, None, None, None, None
+        dq, dk, dv = (_lowered(t, lift, spare) for t in (dq, dk, dv))
+        return dq * ctx.scale, dk, dv, dpk, dpv, None, None, None, None, None, None
 
 
-def _lifted(row: Tensor, lift: Lift | None) -> Tensor:
-    return row if lift is None else row.index_select(0, lift.take)
+def _lifted(row: Tensor, lift: Lift | None, spare: int) -> Tensor:
+    return row[: len(row) - spare] if lift is None else row.index_select(0, lift.take)
+
+
+def _lowered(row: Tensor, lift: Lift | None, spare: int) -> Tensor:
+    """Back to the flat row, with zeros for its spare tokens."""
+    if lift is not None:
+        row = row.index_select(0, lift.back)
+    return torch.cat([row, row.new_zeros(spare, *row.shape[1:])]) if spare else row
 
 
 def _group(row: Tensor, span: Span) -> Tensor:
-    """(lifted, heads, dim) -> the span's (texts * heads, rung, dim), contiguous."""
+    """(lifted, heads, dim) -> the span's (texts * heads, rung, dim), contiguous, in the precision of its products."""
     cut = row[span.start : span.start + span.texts * span.rung].unflatten(0, (span.texts, span.rung))
-    return cut.transpose(1, 2).reshape(-1, span.rung, row.shape[2])
+    dtype = (
+        torch.float32 if (row.device.type, row.dtype) == ("cpu", torch.bfloat16) and span.rung <= SHORT else row.dtype
+    )
+    return cut.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format).reshape(-1, span.rung, row.shape[2])
 
 
 def _ungroup(group: Tensor, row: Tensor, span: Span) -> None:
@@ -121,7 +134,7 @@ def _ungroup(group: Tensor, row: Tensor, span: Span) -> None:
 
 
 def _with_prefix(prefix: Tensor | None, own: Tensor, texts: slice) -> Tensor:
-    return own if prefix is None else torch.cat([prefix[texts].flatten(0, 1), own], 1)
+    return own if prefix is None else torch.cat([prefix[texts].flatten(0, 1).to(own.dtype), own], 1)
 
 
 def _mask(scores: Tensor, span: Span, lift: Lift | None, window: int | None, heads: int) -> None:

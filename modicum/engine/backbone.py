@@ -201,7 +201,9 @@ class Backbone:
             extra = 0 if prefix_k is None else prefix_k.shape[2]
             noisy = now.noise is not None and drop_rate > 0
             drop = now.noise.attention(q.shape[1], extra, drop_rate, q.dtype) if noisy else None  # type: ignore[union-attr]
-            return PackedAttention.apply(q, k, v, prefix_k, prefix_v, now.batch.spans, lift, scale, window, drop)
+            return PackedAttention.apply(
+                q, k, v, prefix_k, prefix_v, now.batch.spans, lift, now.batch.spare, scale, window, drop
+            )
 
         site: Site = module.modicum_site  # type: ignore[assignment]
         if now.adapter is not None and site.name in now.adapter.sites:
@@ -241,10 +243,10 @@ class Backbone:
         counts = torch.from_numpy(batch.lengths).to(self.device)
         return Rows(
             runs,
-            one_hot if one_hot is None else one_hot[text][None],
+            one_hot if one_hot is None else _with_spare(one_hot[text], batch.spare),
             run_of_text,
             functools.partial(_mean_packed, text, counts),
-            lambda gate: gate[text][None],
+            lambda gate: _with_spare(gate[text], batch.spare),
         )
 
     def encode(
@@ -274,7 +276,7 @@ class Backbone:
         inputs = {"input_ids": batch.ids.to(self.device), "position_ids": (batch.positions + shift).to(self.device)}
         if batch.types is not None and self.segmented:
             inputs["token_type_ids"] = batch.types.to(self.device)
-        return self._call(now, inputs).last_hidden_state[0]
+        return self._call(now, inputs).last_hidden_state[0, : int(batch.lengths.sum())]
 
     def _encode_padded(self, now: Pass) -> Tensor:
         ids, mask, types = padded(now.batch, self.config.pad_token_id or 0)
@@ -399,8 +401,13 @@ def _attention_dropout(module: nn.Module) -> float:
     return float(rate.p if isinstance(rate, nn.Dropout) else rate)
 
 
+def _with_spare(rows: Tensor, spare: int) -> Tensor:
+    """(tokens, width) -> (1, tokens + spare, width), zeros at the spare tokens."""
+    return torch.cat([rows, rows.new_zeros(spare, rows.shape[1])])[None]
+
+
 def _mean_packed(text: Tensor, counts: Tensor, x: Tensor) -> Tensor:
-    total = torch.zeros(len(counts), x.shape[-1], device=x.device).index_add(0, text, x[0].float())
+    total = torch.zeros(len(counts), x.shape[-1], device=x.device).index_add(0, text, x[0, : len(text)].float())
     return total / counts[:, None]
 
 

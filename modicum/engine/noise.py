@@ -28,8 +28,10 @@ class Noise:
         """Dropout on hidden states, (1, tokens, width) or padded (texts, longest, width), and on padded attention
         weights, (texts, heads, longest, longest). What belongs to no text, as relative positions do, stays."""
         lengths = self.batch.lengths
-        if x.dim() == 3 and x.shape[:2] == (1, int(lengths.sum())):
-            return x * self._factors([b.tokens * x.shape[2] for b in self.batch.blocks], p, x.dtype).view_as(x)
+        spare = x.shape[1] - int(lengths.sum()) if x.dim() == 3 else -1
+        if len(x) == 1 and spare in (0, self.batch.spare):
+            factors = self._factors([b.tokens * x.shape[2] for b in self.batch.blocks], p, x.dtype)
+            return x * torch.cat([factors, factors.new_ones(spare * x.shape[2])]).view_as(x)
         if x.dim() < 3 or len(x) != len(lengths):
             return x
         return x * (self._padded_states(x, p) if x.dim() == 3 else self._padded_weights(x, p))

@@ -88,7 +88,8 @@ class Lift:
 class Batch:
     """Texts of one or more runs in one flat row, low rungs first; within a rung run by run, in their given order.
 
-    ids, types, positions: (1, tokens) int64 (types None for single texts). lengths, run_of_text, order: (texts,), where
+    ids, types, positions: (1, tokens + spare) int64 (types None for single texts); the last ``spare`` tokens belong to
+    no text, and make rows of few different sizes. lengths, run_of_text, order: (texts,), where
     text i of the row was number ``order[i]`` of those given. lift: None where every text fills its rung.
     """
 
@@ -101,6 +102,7 @@ class Batch:
     spans: list[Span]
     blocks: list[Block]
     lift: Lift | None
+    spare: int
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -125,16 +127,19 @@ def pack(tokens: Tokens, positions: np.ndarray, runs: np.ndarray, *, first_posit
     ends = np.cumsum(lengths)
     offset = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
     where = np.repeat(tokens.starts[positions[order]], lengths) + offset
+    spare = -len(where) % (32 if len(where) <= 1024 else 128)
+    where = np.concatenate([where, np.repeat(where[:1], spare)])
     return Batch(
         ids=torch.from_numpy(tokens.ids[where].astype(np.int64))[None],
         types=None if tokens.types is None else torch.from_numpy(tokens.types[where].astype(np.int64))[None],
-        positions=torch.from_numpy(offset + first_position)[None],
+        positions=torch.from_numpy(np.append(offset, np.zeros(spare, np.int64)) + first_position)[None],
         lengths=lengths,
         run_of_text=runs,
         order=order,
         spans=[Span(int(s), n, int(rungs[i])) for i, n, s in _stretches(rungs, rungs)],
         blocks=_blocks(lengths, rungs, runs),
         lift=_lift(lengths, rungs, offset),
+        spare=spare,
     )
 
 
@@ -193,7 +198,7 @@ def padded(batch: Batch, pad: int) -> tuple[Tensor, Tensor, Tensor | None]:
 
     def spread(row: Tensor, fill: int) -> Tensor:
         out = torch.full(mask.shape, fill, dtype=torch.int64)
-        out[mask] = row[0]
+        out[mask] = row[0, : int(batch.lengths.sum())]
         return out
 
     return spread(batch.ids, pad), mask.long(), None if batch.types is None else spread(batch.types, 0)
