@@ -14,7 +14,7 @@ from modicum.engine.engine import Engine
 from modicum.methods import METHODS
 from modicum.methods.peft import UNSUITED
 from modicum.testing.backbone import fake_backbone, toy_dataset
-from tests import tiny
+from modicum.testing.methods import jobs_of
 
 BACKBONE = fake_backbone()
 SMALL: dict[str, dict[str, object]] = {  # defaults that are too large for maps of 16 x 16
@@ -34,7 +34,7 @@ def fitted(name: str, steps: int = 3) -> tuple[Engine, object]:
     data = toy_dataset(24)
     method = METHODS.create(f"peft:{name}", **SMALL.get(name, {}))
     engine = Engine(BACKBONE, Corpus(BACKBONE, data), method, Training(steps=steps, batch_size=8), data.task, 3)
-    return engine, engine.fit([tiny.job(data, 24)])[0]
+    return engine, engine.fit(jobs_of(data, [24]))[0]
 
 
 @pytest.mark.parametrize("name", WORKING)

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from modicum.base.errors import BackboneError, SpecError
 from modicum.engine.attention import IMPLEMENTATION, PackedAttention, current
-from modicum.engine.memory import keep_pages
 from modicum.engine.noise import Noise
 from modicum.engine.precision import Precision, best_device, resolve
 from modicum.engine.sites import find_attention, find_sites
@@ -61,7 +60,6 @@ class Backbone:
         pooling: Pooling = "first",
         max_length: int = 256,
     ) -> None:
-        keep_pages()
         self.model, self.tokenizer, self.name, self.fingerprint = (
             model.eval().requires_grad_(False),
             tokenizer,

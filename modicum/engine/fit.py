@@ -17,7 +17,6 @@ from modicum.base.training import FitJob, Training
 from modicum.base.types import Task
 from modicum.engine import objectives
 from modicum.engine.bank import Bank, Weights
-from modicum.engine.memory import give_back
 from modicum.engine.noise import Noise
 from modicum.engine.optimizer import BankOptimizer
 from modicum.engine.tokens import Batch, Tokens, pack
@@ -116,7 +115,6 @@ class Trainer:
         if self.task == "regression":
             self.bank.head.rescale([run.mean for run in runs], [run.std for run in runs])
         share = (time.perf_counter() - started) / len(runs)
-        give_back()
         taken = [min(step, run.steps) if self.training.seconds is None else step for run in runs]
         return [
             Fitted(weights, n, _last_loss(run), share, self.bank.trainable, _dynamics(run))
