@@ -69,6 +69,7 @@ def test_pairs_and_values() -> None:
         ({"method": {"name": "lora", "rank": 0}}, TEXTS, SpecError, "rank"),
         ({"training": {"epoch": 3}}, TEXTS, SpecError, "unknown setting 'epoch' .*did you mean 'epochs'"),
         ({"method": {"rank": 3}}, TEXTS, SpecError, 'a table with "name"'),
+        ({}, [("a", "b"), *TEXTS[1:]], SpecError, "all be pairs of two strings; these are mixed"),
         ({}, "one text", SpecError, "got one string: put it in a list"),
         ({}, TEXTS[:5], DataError, "5"),
         ({}, ["", *TEXTS[1:]], DataError, "item 0 .*the text is empty"),
@@ -115,6 +116,9 @@ def test_partial_answers_skips_and_corrections() -> None:
     learner.tell({third: "b", fourth: "b"})
     learner.tell({first: "b", fourth: "a"})
     assert dict(learner.learner.pool.labelled) == {first: 1, third: 1, fourth: 0}
+    before = learner.classifier
+    learner.tell({first: "a"})
+    assert learner.classifier is not before, "a correction is learned"
     assert learner.text(first) in TEXTS
     with pytest.raises(UnknownName, match="unknown class 'c'"):
         learner.tell({first: "c"})

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from modicum.api.classifier import Classifier, Texts, _split
+from modicum.api.classifier import Classifier
+from modicum.api.texts import Texts, split_pairs
 from modicum.base.errors import SpecError, UnknownName
-from modicum.base.types import ExampleId
+from modicum.base.types import ExampleId, Task
 from modicum.data.dataset import Dataset
-from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
 from modicum.loop.learner import Learner, Pace
 from modicum.loop.stopping import Stopping
@@ -37,16 +37,16 @@ class ActiveLearner:
         ids: Sequence[ExampleId] | None = None,
         strategy: str | Mapping[str, Any] = "entropy",
         warm_strategy: str = "random",
-        task: str = "classification",
+        task: Task = "classification",
         seed: int = 0,
         **options: Any,
     ) -> None:
         if task == "classification" and len(set(classes)) < 2:
             raise SpecError(f"classes must name at least 2 different classes, got {list(classes)!r}")
-        firsts, pairs = _split(texts)
+        firsts, pairs = split_pairs(texts)
         self.dataset = Dataset.from_lists(firsts, pairs=pairs, ids=ids, name="the texts given", for_training=False)
         self.classes = tuple(map(str, classes))
-        self._regression = task == "regression"
+        self._task: Task = task
         self._template = Classifier(seed=seed, **options)
         self._engine: Engine | None = None
         name = strategy if isinstance(strategy, str) else str(strategy["name"])
@@ -61,7 +61,7 @@ class ActiveLearner:
             name=name,
         )
         self._model: Classifier | None = None
-        self._trained_on = 0
+        self._trained_on: dict[ExampleId, Any] = {}
 
     @property
     def classifier(self) -> Classifier:
@@ -96,31 +96,24 @@ class ActiveLearner:
         return self.dataset.texts([self.dataset.ids.position_of(example)])[0]
 
     def _code(self, label: Any) -> int | float | None:
-        if label is None or self._regression:
+        if label is None or self._task == "regression":
             return None if label is None else float(label)
         if str(label) not in self.classes:
             raise UnknownName("class", str(label), self.classes)
         return self.classes.index(str(label))
 
     def _train(self) -> None:
-        told = self.learner.pool.labelled
-        if len(told) == self._trained_on or len(set(told.values())) < 2:
+        told = dict(self.learner.pool.labelled)
+        if told == self._trained_on or len(set(told.values())) < 2:
             return
         fitted = self._engine_for().fit([self.learner.job()])[0]
-        task = "regression" if self._regression else "classification"
-        self._model = Classifier(**self._template.get_params()).adopt(fitted, task, self.classes)  # type: ignore[arg-type]
+        self._model = Classifier(**self._template.get_params()).adopt(fitted, self._task, self.classes)
         self.learner.accept({"steps": fitted.steps, "train_loss": fitted.loss})
-        self._trained_on = len(told)
+        self._trained_on = told
 
     def _engine_for(self) -> Engine:
         if self._engine is None:
-            backbone = self._template.loaded_backbone()
-            task = "regression" if self._regression else "classification"
-            corpus = Corpus(backbone, self.dataset)
-            template = self._template
-            self._engine = Engine(
-                backbone, corpus, template._method(), template._training(), task, len(self.classes) or 1
-            )  # type: ignore[arg-type]
+            self._engine = self._template.engine(self.dataset, self._task, len(self.classes) or 1)
         return self._engine
 
     def _signals(self, ids: Sequence[ExampleId], wanted: Any, labelled: bool = False) -> Mapping[Any, Any]:

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from modicum.analysis.metrics import evaluate
 from modicum.api.backbones import shared_backbone
+from modicum.api.texts import Texts, split_pairs
 from modicum.base.errors import SpecError
 from modicum.base.training import FitJob, Training
 from modicum.base.types import Signal, Task
@@ -26,7 +27,6 @@ from modicum.export.peft import write_merged
 from modicum.methods import METHODS
 from modicum.methods.base import Method
 
-Texts = Sequence[str] | Sequence[tuple[str, str]]
 OnBatch = Callable[[int], None]
 
 
@@ -71,7 +71,7 @@ class Classifier(BaseEstimator):
             DataError: texts or labels cannot be used; the message names the item.
             SpecError: wrong settings.
         """
-        firsts, pairs = _split(texts)
+        firsts, pairs = split_pairs(texts)
         dataset = Dataset.from_lists(firsts, labels, pairs=pairs, name="the texts given")
         by_name = {str(label): label for label in np.unique(np.asarray(labels)).tolist()}
         self.fit_dataset(dataset)
@@ -80,7 +80,7 @@ class Classifier(BaseEstimator):
 
     def fit_dataset(self, dataset: Dataset) -> Self:
         """Train on the labelled rows of a data set."""
-        engine = self._engine(dataset, dataset.task, len(dataset.classes) or 1)
+        engine = self.engine(dataset, dataset.task, len(dataset.classes) or 1)
         chosen = dataset.labelled_positions()
         if not len(chosen):
             raise SpecError(f"{dataset.name!r} has no labelled row to train on")
@@ -120,14 +120,14 @@ class Classifier(BaseEstimator):
 
     def outputs(self, dataset: Dataset, on_batch: OnBatch | None = None) -> np.ndarray:
         """(n, k) probabilities or (n,) values of a data set's texts."""
-        engine = self._engine(dataset, self.task_, self.weights_.outputs)
+        engine = self.engine(dataset, self.task_, self.weights_.outputs)
         return engine.scorer(self.weights_).outputs(np.arange(len(dataset)), on_batch)
 
     def signals(
         self, dataset: Dataset, positions: np.ndarray, needs: frozenset[Signal], mc_passes: int, round_: int = 0
     ) -> Mapping[Signal, Any]:
         """What a strategy needs to know about texts of a data set."""
-        engine = self._engine(dataset, self.task_, self.weights_.outputs)
+        engine = self.engine(dataset, self.task_, self.weights_.outputs)
         return engine.signals(self.weights_, positions, needs, mc_passes=mc_passes, seed=self.seed, round_=round_)
 
     def evaluate(self, dataset: Dataset, on_batch: OnBatch | None = None) -> dict[str, float]:
@@ -214,24 +214,16 @@ class Classifier(BaseEstimator):
     def _training(self) -> Training:
         return self.training if isinstance(self.training, Training) else Training(**(self.training or {}))
 
-    def _engine(self, dataset: Dataset, task: Task, outputs: int) -> Engine:
+    def engine(self, dataset: Dataset, task: Task, outputs: int) -> Engine:
+        """What trains and scores on a data set with these settings; outputs: classes, or 1 for regression."""
         method, training = self._method(), self._training()  # wrong settings are told before a backbone is loaded
         backbone = self.loaded_backbone()
         return Engine(backbone, Corpus(backbone, dataset), method, training, task, outputs)
 
     @staticmethod
     def _plain(texts: Texts) -> Dataset:
-        firsts, pairs = _split(texts)
+        firsts, pairs = split_pairs(texts)
         return Dataset.from_lists(firsts, pairs=pairs, name="the texts given", for_training=False)
-
-
-def _split(texts: Texts) -> tuple[list[str], list[str] | None]:
-    rows = list(texts)
-    if isinstance(texts, str):
-        raise SpecError("texts must be a list of texts, got one string: put it in a list")
-    if rows and isinstance(rows[0], tuple | list):
-        return [row[0] for row in rows], [row[1] for row in rows]
-    return rows, None
 
 
 def _typed(names: Sequence[str], kind: str) -> np.ndarray:
