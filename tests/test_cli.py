@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import tiny
 
 from modicum.cli import main
 from modicum.testing.backbone import toy_dataset
-from tests import tiny
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from peft import PeftModel
 from transformers import (
@@ -22,7 +23,6 @@ from modicum.base.errors import BackboneError, DataError, SpecError
 from modicum.engine.backbone import Backbone
 from modicum.export.peft import SNIPPET
 from modicum.testing.backbone import toy_dataset
-from tests import tiny
 
 QUICK = {"steps": 6, "batch_size": 8}
 POOLINGS = ("mean", "first", "pooler")
