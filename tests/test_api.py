@@ -43,6 +43,18 @@ def test_clone_and_parameters() -> None:
     np.testing.assert_array_equal(model.predict_proba(TEXTS), again.predict_proba(TEXTS))
 
 
+@pytest.mark.parametrize("names", [(False, True), (0.0, 1.0), (3, 7), ("no", "yes")])
+def test_labels_keep_their_type(names: tuple[object, object], tmp_path: Path) -> None:
+    labels: list[object] = [names[label == LABELS[0]] for label in LABELS]
+    labels[5] = None  # not labelled
+    model = classifier(method="head").fit(TEXTS, labels)
+    assert model.classes_.tolist() == list(names)
+    assert set(model.predict(TEXTS).tolist()) <= set(names)
+    model.save(tmp_path / "m")
+    loaded = Classifier.load(tmp_path / "m", backbone=BACKBONE)
+    assert loaded.predict(TEXTS).tolist() == model.predict(TEXTS).tolist()
+
+
 def test_integer_labels_come_back_as_integers(tmp_path: Path) -> None:
     numbers = [int(name[-1]) * 10 for name in LABELS]
     model = classifier(method="head").fit(TEXTS, numbers)
@@ -124,5 +136,8 @@ def test_partial_answers_skips_and_corrections() -> None:
         learner.tell({first: "c"})
     with pytest.raises(StateError):
         learner.tell({"nobody": "a"})
+    for wrong in ({"strategy": "entropy", "task": "regression"}, {"classes": "ab", "warm_strategy": "entropy"}):
+        with pytest.raises(SpecError, match="not for regression|needs a trained model"):
+            ActiveLearner(TEXTS, **wrong)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="at least 2 different classes"):
         ActiveLearner(TEXTS, classes=["a"])

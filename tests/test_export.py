@@ -81,6 +81,13 @@ def test_roberta_counts_positions_its_own_way(tmp_path: Path) -> None:
     np.testing.assert_allclose(foreign_logits(loaded, tmp_path / "base", "first"), ours, atol=2e-4)
 
 
+def test_saving_again_leaves_nothing_of_the_earlier_model(tmp_path: Path) -> None:
+    trained(tmp_path, "lora").save(tmp_path / "model")
+    assert (tmp_path / "model" / "adapter_config.json").exists()
+    trained(tmp_path, "bitfit").save(tmp_path / "model")
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["modicum.json", "modicum.safetensors"]
+
+
 def test_what_cannot_be_merged_says_so(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"what Houlsby learned cannot be merged .* use the checkpoint itself"):
         trained(tmp_path, "adapter").export(tmp_path / "plain")

@@ -63,6 +63,23 @@ def test_unsuited_tuners_say_why(name: str) -> None:
         METHODS.create(f"peft:{name}")
 
 
+def test_a_start_that_rewrites_the_backbone_is_refused() -> None:
+    before = {key: t.clone() for key, t in BACKBONE.model.state_dict().items()}
+    with pytest.raises(SpecError, match="rewrites the frozen .*choose another start"):
+        METHODS.create("peft:lora", init_lora_weights="pissa").build_on(BACKBONE, [np.random.default_rng(0)])
+    assert all(torch.equal(before[key], t) for key, t in BACKBONE.model.state_dict().items())
+
+
+def test_the_tuners_own_dropout_counts() -> None:
+    data = toy_dataset(24)
+    found = []
+    for rate in (0.0, 0.5):
+        method = METHODS.create("peft:lora", lora_dropout=rate)
+        engine = Engine(BACKBONE, Corpus(BACKBONE, data), method, Training(steps=6, batch_size=8), data.task, 3)
+        found.append(engine.fit(jobs_of(data, [24]))[0].loss)
+    assert found[0] != found[1]
+
+
 def test_unknown_tuners_and_settings_name_the_nearest() -> None:
     with pytest.raises(UnknownName, match="unknown PEFT tuner 'lohaa' .*did you mean 'loha'"):
         METHODS.create("peft:lohaa")

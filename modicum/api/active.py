@@ -15,7 +15,8 @@ from modicum.data.dataset import Dataset
 from modicum.engine.engine import Engine
 from modicum.loop.learner import Learner, Pace
 from modicum.loop.stopping import Stopping
-from modicum.strategies import STRATEGIES
+from modicum.study.prepare import make_strategy, make_warm
+from modicum.study.spec import as_choice
 
 
 class ActiveLearner:
@@ -35,7 +36,7 @@ class ActiveLearner:
         classes: Sequence[str] = (),
         *,
         ids: Sequence[ExampleId] | None = None,
-        strategy: str | Mapping[str, Any] = "entropy",
+        strategy: str | Mapping[str, Any] | None = None,
         warm_strategy: str = "random",
         task: Task = "classification",
         seed: int = 0,
@@ -49,16 +50,15 @@ class ActiveLearner:
         self._task: Task = task
         self._template = Classifier(seed=seed, **options)
         self._engine: Engine | None = None
-        name = strategy if isinstance(strategy, str) else str(strategy["name"])
-        settings = {} if isinstance(strategy, str) else {k: v for k, v in strategy.items() if k != "name"}
+        choice = as_choice(strategy or ("entropy" if task == "classification" else "coreset"), "strategy")
         self.learner = Learner(
             list(self.dataset.ids),
-            STRATEGIES.create(name, **settings),
-            warm=STRATEGIES.create(warm_strategy),
+            make_strategy(choice, task),
+            warm=make_warm(warm_strategy),
             pace=Pace(warm_start=2, batch=1),
-            stopping=Stopping(budget=max(2, len(self.dataset))),
+            stopping=Stopping(budget=len(self.dataset) + 2),  # ends when the pool is empty, not before
             seed=seed,
-            name=name,
+            name=choice.name,
         )
         self._model: Classifier | None = None
         self._trained_on: dict[ExampleId, Any] = {}

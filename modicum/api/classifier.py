@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from modicum.analysis.metrics import evaluate
 from modicum.api.backbones import shared_backbone
 from modicum.api.texts import Texts, split_pairs
-from modicum.base.errors import SpecError
+from modicum.base.errors import DataError, SpecError
 from modicum.base.training import FitJob, Training
 from modicum.base.types import Signal, Task
 from modicum.data.dataset import Dataset
@@ -30,7 +30,7 @@ from modicum.methods.base import Method
 OnBatch = Callable[[int], None]
 
 
-class Classifier(BaseEstimator):
+class Classifier(ClassifierMixin, BaseEstimator):
     """Fine-tunes a pretrained encoder on few labels.
 
     backbone: ``minilm``, a folder, a name on the Hugging Face hub, or a loaded ``Backbone``.
@@ -73,9 +73,11 @@ class Classifier(BaseEstimator):
         """
         firsts, pairs = split_pairs(texts)
         dataset = Dataset.from_lists(firsts, labels, pairs=pairs, name="the texts given")
-        by_name = {str(label): label for label in np.unique(np.asarray(labels)).tolist()}
+        given = list(labels)
         self.fit_dataset(dataset)
-        self.classes_ = np.array([by_name.get(name, name) for name in dataset.classes])
+        if dataset.task == "classification":
+            firsts_of = [int(np.flatnonzero(dataset.labels == c)[0]) for c in range(len(dataset.classes))]
+            self.classes_ = np.array([given[i] for i in firsts_of])
         return self
 
     def fit_dataset(self, dataset: Dataset) -> Self:
@@ -133,6 +135,8 @@ class Classifier(BaseEstimator):
     def evaluate(self, dataset: Dataset, on_batch: OnBatch | None = None) -> dict[str, float]:
         """All metrics on the labelled rows of a data set."""
         known = dataset.subset(dataset.labelled_positions())
+        if not len(known):
+            raise DataError(f"{dataset.name!r} has no labelled row to evaluate on: name its label column")
         known = known.with_classes(self.class_names_) if self.task_ == "classification" else known
         return evaluate(self.task_, known.labels, self.outputs(known, on_batch))
 
@@ -227,4 +231,7 @@ class Classifier(BaseEstimator):
 
 
 def _typed(names: Sequence[str], kind: str) -> np.ndarray:
-    return np.array(names, dtype=int) if kind == "i" and names else np.array(names)
+    """Class names in the type of the labels that they were made from (a NumPy kind)."""
+    if kind == "b":
+        return np.array([name == "True" for name in names])
+    return np.array(names).astype({"i": int, "f": float}.get(kind, str))

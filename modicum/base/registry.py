@@ -54,7 +54,7 @@ class Registry:
             ) from error
         return cls
 
-    def create(self, name: str, **options: Any) -> Any:
+    def create(self, name: str, /, **options: Any) -> Any:
         """An instance of the plug-in, with options checked by the plug-in itself."""
         cls = self.load(name)
         head, colon, member = name.partition(":")

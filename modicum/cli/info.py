@@ -30,7 +30,7 @@ def describe(registry: Registry) -> list[dict[str, Any]]:
     found = []
     for name in registry.names():
         cls = registry.load(name)
-        settings = {k: f.default for k, f in cls.model_fields.items() if not f.is_required()}
+        settings = {k: f.default for k, f in cls.model_fields.items() if not f.is_required() and k != "options"}
         row = {"name": f"{name}…" if name.endswith(":") else name, "settings": settings, "summary": summary(cls)}
         needs = getattr(cls, "needs", None)
         if isinstance(needs, frozenset):

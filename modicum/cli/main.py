@@ -208,9 +208,6 @@ def main() -> None:
     except ModicumError as error:
         console.fail(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.fail("stopped by the keyboard; what was reported as done is kept")
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:

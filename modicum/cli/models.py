@@ -52,6 +52,12 @@ def fit(
     training = {"epochs": epochs} if epochs is not None else None
     choice = {"name": method, **_options(options)}
     model = Classifier(backbone, choice, seed=seed, training=training, precision=_precision(precision))
+    held = None  # read before training: a wrong name should cost a second, not an afternoon
+    if test_path is not None:
+        held = _load(test_path, columns, skip_bad_rows, quiet=True, for_training=False, task=dataset.task)
+        if not len(held.labelled_positions()):
+            raise DataError(f"{test_path} has no labels to test on: name its label column with --label")
+    out.mkdir(parents=True, exist_ok=True)
     model.fit_dataset(dataset.subset(chosen))
     model.save(out)
     facts: dict[str, Any] = {
@@ -60,8 +66,7 @@ def fit(
         "parameters": model.n_parameters_,
         "model": str(out),
     }
-    if test_path is not None:
-        held = _load(test_path, columns, skip_bad_rows, quiet=True, for_training=False, task=dataset.task)
+    if held is not None:
         facts |= model.evaluate(held)
     if as_json:
         console.emit("fitted", **facts)
@@ -69,7 +74,7 @@ def fit(
     console.say(
         f"Trained {method} on {facts['labels']} labels in {facts['steps']} steps ({facts['parameters']:,} parameters)."
     )
-    if test_path is not None:
+    if held is not None:
         console.say("Test: " + ", ".join(f"{k} {facts[k]:.3f}" for k in facts if isinstance(facts[k], float)))
     console.say(f"Model: {out}")
 
@@ -115,6 +120,8 @@ def select(
         )
     dataset = _load(data, columns, skip_bad_rows, for_training=False)
     free, labelled = dataset.unlabelled_positions(), dataset.labelled_positions()
+    if not len(free):
+        raise SpecError(f"{data} has no row without a label: there is nothing left to select")
     if not 1 <= k <= len(free):
         raise SpecError(f"-k must be 1 to {len(free):,} (the rows of {data} without a label), got {k}")
     kept = chooser.narrow(len(free), len(labelled), k, rng=stream(seed, "narrow", 0))
@@ -168,6 +175,8 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise SpecError(f"--set takes name=value, such as rank=4; got {pair!r}")
+        if name == "name":
+            raise SpecError("--set takes options alone: choose the method with --method, the strategy with --strategy")
         try:
             found[name] = json.loads(value)
         except json.JSONDecodeError:

@@ -17,6 +17,10 @@ def run(file: Path, out: Path, as_json: bool, data_dir: Path | None = None) -> N
     watcher = console.StudyWatcher(as_json)
     try:
         results = run_study(read_study(file, data_dir), out, watcher)
+    except KeyboardInterrupt:
+        watcher.finished()
+        console.fail(f"stopped; every finished round is kept in {out}, and the same command goes on from there")
+        raise SystemExit(130) from None
     finally:
         watcher.finished()
     _show(results, out, as_json)

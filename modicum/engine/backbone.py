@@ -102,6 +102,8 @@ class Backbone:
         found = find_weights(name)
         pooling = found.pooling if pooling == "auto" else pooling
         where = torch.device(device) if device else best_device()
+        if where.type not in ("cpu", "cuda"):
+            raise BackboneError(f"a backbone runs on cpu or cuda, got device {str(device)!r}")
         model = _load_model(found, resolve(precision, where), keep_pooler=pooling == "pooler").to(where)
         try:
             tokenizer = AutoTokenizer.from_pretrained(found.folder, trust_remote_code=False)
@@ -217,10 +219,14 @@ class Backbone:
         finally:
             for module, step in zip(self._wrapped, steps, strict=True):
                 module.forward = step
-        for module in twin.modules():
-            if isinstance(module, nn.Dropout) and module.p > 0:
-                module.forward = functools.partial(self._at_dropout, module.p, module.forward)
+        self.drop_in(twin)
         return twin
+
+    def drop_in(self, model: nn.Module) -> None:
+        """Let the dropouts of a copy, and of what was built around it, draw from the present pass's streams."""
+        for module in model.modules():
+            if isinstance(module, nn.Dropout) and module.p > 0 and "forward" not in module.__dict__:
+                module.forward = functools.partial(self._at_dropout, module.p, module.forward)
 
     # ---- passes --------------------------------------------------------------------------------------------------
 

@@ -51,8 +51,10 @@ def save_checkpoint(
     method: tuple[str, dict[str, Any]],
     settings: Mapping[str, Any],
 ) -> None:
-    """Write a checkpoint; ``modicum.json`` comes last, so a folder with it is complete."""
+    """Write a checkpoint in place of an earlier one; ``modicum.json`` comes last, so a folder with it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("modicum.json", "adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).unlink(missing_ok=True)
     tensors = {f"adapter/{name}": t.contiguous().cpu() for name, t in weights.adapter.items()}
     tensors |= {f"head/{name}": t.contiguous().cpu() for name, t in weights.head.items()}
     with atomic_write(folder / "modicum.safetensors", "wb") as file:

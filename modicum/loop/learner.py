@@ -86,6 +86,7 @@ class Learner:
         self.log: list[Event] = []
         self._wanted: Wanted | None = None
         self._view: View | None = None
+        self._chosen: tuple[ExampleId, ...] | None = None
 
     @classmethod
     def replay(cls, ids: Sequence[ExampleId], strategy: Strategy, events: Iterable[Event], **settings: Any) -> Learner:
@@ -123,7 +124,7 @@ class Learner:
                 f"a query of {len(self.pool.asked)} examples is open: tell its answers before planning the next"
             )
         if self._wanted is None or (k or 0) > len(self._wanted.candidates):
-            self._view = None
+            self._view = self._chosen = None
             free = self.pool.free()
             strategy = self.acting
             rng = stream(self.seed, "narrow", self.round)
@@ -145,6 +146,7 @@ class Learner:
         if missing:
             who = type(self.acting).__name__  # its own: the first query is the warm start's
             raise StateError(f"strategy {who} needs {', '.join(sorted(missing))}, which were not handed in")
+        self._chosen = None
         self._view = View(len(wanted.candidates), dict(signals), dict(labelled), len(self.pool.labelled))
 
     def ask(self, k: int | None = None, cost: Mapping[str, float] | None = None) -> Query:
@@ -169,15 +171,18 @@ class Learner:
         return Query(self.round, ids)
 
     def choose(self, k: int) -> tuple[ExampleId, ...]:
-        """The k candidates that would be asked for; opens nothing."""
+        """The k candidates that would be asked for; opens nothing. ``ask`` for as many opens these."""
         wanted = self.plan(k)
+        if self._chosen is not None and len(self._chosen) == k:
+            return self._chosen
         if self._view is None:
             if wanted.needs or wanted.needs_labelled:
                 raise StateError("this strategy needs signals: compute what plan() names and hand it to see() first")
             self._view = View(len(wanted.candidates), n_labelled=len(self.pool.labelled))
         purpose = "select" if self.records else "warm"
         picked = self.acting.select(self._view, k, rng=stream(self.seed, purpose, self.round))
-        return tuple(wanted.candidates[i] for i in picked.positions.tolist())
+        self._chosen = tuple(wanted.candidates[i] for i in picked.positions.tolist())
+        return self._chosen
 
     # ---- what happened -------------------------------------------------------------------------------------------
 
@@ -231,4 +236,4 @@ class Learner:
             self.round = event.round + 1
         else:
             self.stopped = event.reason
-        self._wanted = self._view = None
+        self._wanted = self._view = self._chosen = None

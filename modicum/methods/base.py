@@ -128,6 +128,8 @@ class Host(Protocol):
 
     def plain_copy(self) -> nn.Module: ...
 
+    def drop_in(self, model: nn.Module) -> None: ...
+
 
 class PeftParts(NamedTuple):
     """A run in the format of Hugging Face PEFT: its configuration, and tensors by name within the encoder."""

@@ -53,7 +53,8 @@ class PEFTAdapter(Adapter):
 class PEFT(Method):
     """Trains any tuner of Hugging Face PEFT, ``peft:loha`` say, and the head; runs cannot be stacked.
 
-    options: fields of the tuner's own configuration; by default it stands on all linear maps of the blocks.
+    Fields of the tuner's own configuration are settings too (``{name = "peft:loha", r = 4}``); by default it stands on
+    all linear maps of the blocks.
     """
 
     stackable: ClassVar[bool] = False
@@ -87,6 +88,7 @@ class PEFT(Method):
         twin = host.plain_copy()
         if config.is_prompt_learning:
             twin.set_attn_implementation("eager")
+        frozen = {name: (p, p.data) for name, p in host.model.named_parameters()}
         devices = [twin.device] if twin.device.type == "cuda" else []
         with torch.random.fork_rng(devices):  # PEFT draws from the global generator: give it a stream, then restore
             torch.manual_seed(int(rngs[0].integers(2**62)))
@@ -95,6 +97,14 @@ class PEFT(Method):
                 _try_out(model.eval())
             except Exception as error:  # tuners refuse encoders in many ways; each means the same to the user
                 raise SpecError(f"peft:{self.tuner} cannot be built on this encoder: {error}") from error
+        moved = [name for name, (p, data) in frozen.items() if p.data_ptr() != data.data_ptr()]
+        for name in moved:
+            frozen[name][0].data = frozen[name][1]
+        if moved:
+            raise SpecError(
+                f"peft:{self.tuner} with these settings rewrites the frozen {moved[0]}: choose another start"
+            )
+        host.drop_in(model)
         return PEFTAdapter(model, takes_packed=not config.is_prompt_learning)
 
     def config(self, sites: Sequence[Site]) -> Any:

@@ -66,6 +66,8 @@ def load_data(data: Data) -> tuple[Dataset, Dataset]:
     if test_path is not None:
         test = load(test_path, classes=data.classes, for_training=False, **{**options, "task": train.task})
         test = test.subset(test.labelled_positions())
+        if not len(test):
+            raise SpecError(f'{str(test_path)!r} has no labels to test on: name its label column with label = "..."')
         return train, test.with_classes(train.classes) if train.task == "classification" else test
     kept, held = hold_out(train, data.test_share)
     return train.subset(kept), train.subset(held)
@@ -147,11 +149,9 @@ def make_trials(study: Study, backbone: Backbone, prepared: Prepared) -> list[Tr
     return trials
 
 
-def check_warm(study: Study) -> Strategy:
-    """The warm-start strategy, which must work before there is a model."""
-    warm: Strategy = STRATEGIES.create(study.loop.warm_strategy)
+def make_warm(name: str) -> Strategy:
+    """The strategy of the first query, which must work before there is a model."""
+    warm: Strategy = STRATEGIES.create(name)
     if warm.needs - {"frozen_embedding"}:
-        raise SpecError(
-            f"warm_strategy = {study.loop.warm_strategy!r} needs a trained model: use random, kmeans or typiclust"
-        )
+        raise SpecError(f"warm_strategy = {name!r} needs a trained model: use random, kmeans or typiclust")
     return warm

@@ -22,7 +22,7 @@ from modicum.engine.backbone import Backbone
 from modicum.engine.engine import Engine
 from modicum.methods import METHODS
 from modicum.study.gang import Gang
-from modicum.study.prepare import Prepared, check_warm, load_backbone, make_trials, prepare
+from modicum.study.prepare import Prepared, load_backbone, make_trials, make_warm, prepare
 from modicum.study.spec import Study, Trial
 from modicum.study.store import Store
 
@@ -68,7 +68,7 @@ def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | No
     except OSError as error:
         raise StoreError(f"{out} cannot hold a study: {error}. Choose another --out") from error
     with held, Store(out / DATABASE) as store:
-        warm = check_warm(study)
+        warm = make_warm(study.loop.warm_strategy)
         backbone = backbone or load_backbone(study.backbone)
         sets = prepare(study, backbone, out / "cache")
         _check_metric(study, sets)

@@ -157,7 +157,7 @@ def parse_study(raw: dict[str, Any], folder: Path = Path()) -> Study:
         raise SpecError('a study needs at least one [[data]] section with train = "FILE" (or train = "helpdesk")')
     fields["data"] = [_located(Data(**d), folder) for d in data]
     for name in ("methods", "strategies"):
-        fields[name] = [_choice(c, name) for c in _list(fields.get(name, []))]
+        fields[name] = [as_choice(c, name) for c in _list(fields.get(name, []))]
     seeds = fields.get("seeds", 5)
     if isinstance(seeds, bool) or not isinstance(seeds, int | list) or (isinstance(seeds, int) and seeds < 1):
         raise SpecError(f"seeds must be a count (at least 1) or a list of whole numbers, got {seeds!r}")
@@ -190,7 +190,7 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _choice(value: Any, where: str) -> Choice:
+def as_choice(value: Any, where: str) -> Choice:
     if isinstance(value, str):
         return Choice(name=value)
     if isinstance(value, dict) and isinstance(value.get("name"), str):
