@@ -15,16 +15,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from modicum.base.errors import BackboneError, SpecError
 from modicum.engine.attention import IMPLEMENTATION, PackedAttention, current
+from modicum.engine.loading import first_position, load_model, position_table
 from modicum.engine.noise import Noise
 from modicum.engine.precision import Precision, best_device, resolve
+from modicum.engine.rows import rows_of
 from modicum.engine.sites import find_attention, find_sites
 from modicum.engine.tokens import Batch, Lift, Tokens, pack, padded
-from modicum.engine.weights import Resolved, find_weights
+from modicum.engine.weights import find_weights
 from modicum.methods.base import Adapter, Rows, Site
 
 Pooling = Literal["auto", "mean", "first", "pooler"]
@@ -72,7 +73,7 @@ class Backbone:
         self.pooling = pooling
         positions = getattr(self.config, "max_position_embeddings", 0) or max_length
         self.max_length = min(max_length, positions - 2)
-        self.first_position, self.positions = _first_position(model), _positions(model)
+        self.first_position, self.positions = first_position(model), position_table(model)
         self.sites: list[Site] = []
         self._lock = threading.RLock()
         self._pass: Pass | None = None
@@ -104,7 +105,7 @@ class Backbone:
         where = torch.device(device) if device else best_device()
         if where.type not in ("cpu", "cuda"):
             raise BackboneError(f"a backbone runs on cpu or cuda, got device {str(device)!r}")
-        model = _load_model(found, resolve(precision, where), keep_pooler=pooling == "pooler").to(where)
+        model = load_model(found, resolve(precision, where), keep_pooler=pooling == "pooler").to(where)
         try:
             tokenizer = AutoTokenizer.from_pretrained(found.folder, trust_remote_code=False)
         except (OSError, ValueError, TypeError) as error:
@@ -230,29 +231,6 @@ class Backbone:
 
     # ---- passes --------------------------------------------------------------------------------------------------
 
-    def rows(self, batch: Batch, runs: int, packed: bool) -> Rows:
-        """Which run and text each token of a batch belongs to, in the shape of packed or padded batches."""
-        run_of_text = torch.from_numpy(batch.run_of_text).to(self.device)
-        one_hot = nn.functional.one_hot(run_of_text, runs).to(self.dtype) if runs > 1 else None
-        if not packed:
-            mask = torch.from_numpy(np.arange(batch.lengths.max())[None] < batch.lengths[:, None]).to(self.device)
-            return Rows(
-                runs,
-                one_hot if one_hot is None else one_hot[:, None],
-                run_of_text,
-                functools.partial(_mean_padded, mask),
-                lambda gate: gate[:, None],
-            )
-        text = torch.from_numpy(batch.text_of_token).to(self.device)
-        counts = torch.from_numpy(batch.lengths).to(self.device)
-        return Rows(
-            runs,
-            one_hot if one_hot is None else _with_spare(one_hot[text], batch.spare),
-            run_of_text,
-            functools.partial(_mean_packed, text, counts),
-            lambda gate: _with_spare(gate[text], batch.spare),
-        )
-
     def encode(
         self, batch: Batch, *, runs: int = 1, adapter: Adapter | None = None, noise: Noise | None = None
     ) -> Tensor:
@@ -266,7 +244,7 @@ class Backbone:
         lift = batch.lift
         if lift is not None:
             lift = Lift(lift.take.to(self.device), lift.back.to(self.device), lift.empty.to(self.device))
-        return Pass(batch, self.rows(batch, runs, packed), adapter, noise, lift)
+        return Pass(batch, rows_of(batch, runs, packed, self.device, self.dtype), adapter, noise, lift)
 
     def _encode_packed(self, now: Pass) -> Tensor:
         batch, adapter = now.batch, now.adapter
@@ -357,63 +335,6 @@ class _Watch(Adapter):
         return frozen(*inputs)
 
 
-def _load_model(found: Resolved, dtype: torch.dtype, *, keep_pooler: bool) -> nn.Module:
-    from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModel
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # a small file is read in a blink, and the bar lands in the middle of ours
-    try:
-        model, info = AutoModel.from_pretrained(
-            found.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise BackboneError(f"backbone {found.name!r} cannot be loaded as an encoder: {error}") from error
-    config = model.config
-    encodes = type(config) in MODEL_FOR_MASKED_LM_MAPPING and hasattr(config, "num_attention_heads")
-    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False) or not encodes:
-        raise BackboneError(
-            f"backbone {found.name!r} is a {model.config.model_type}; an encoder such as BERT is needed"
-        )
-    pooler = getattr(model, "pooler", None)
-    random = [key for key in info["missing_keys"] if "pooler" in key]
-    if keep_pooler and (pooler is None or random):
-        raise BackboneError(f"backbone {found.name!r} has no pretrained pooler: use pooling 'mean' or 'first'")
-    lost = [key for key in info["missing_keys"] if "pooler" not in key]
-    if lost:
-        raise BackboneError(
-            f"backbone {found.name!r} lacks the weights of {', '.join(lost[:5])}: its file is incomplete"
-        )
-    if pooler is not None and not keep_pooler:
-        model.pooler = None
-    return model
-
-
-def _first_position(model: nn.Module) -> int:
-    """RoBERTa and its kin count positions from the padding index + 1, the others from 0."""
-    embeddings = getattr(model, "embeddings", None)
-    kin = hasattr(embeddings, "create_position_ids_from_input_ids")
-    return int(embeddings.padding_idx) + 1 if kin else 0  # type: ignore[union-attr, arg-type]
-
-
-def _positions(model: nn.Module) -> int | None:
-    tables = [m for n, m in model.named_modules() if n.endswith("position_embeddings") and isinstance(m, nn.Embedding)]
-    return tables[0].num_embeddings if tables else None
-
-
 def _attention_dropout(module: nn.Module) -> float:
     rate = getattr(module, "dropout", getattr(module, "attention_dropout", 0.0))
     return float(rate.p if isinstance(rate, nn.Dropout) else rate)
-
-
-def _with_spare(rows: Tensor, spare: int) -> Tensor:
-    """(tokens, width) -> (1, tokens + spare, width), zeros at the spare tokens."""
-    return torch.cat([rows, rows.new_zeros(spare, rows.shape[1])])[None]
-
-
-def _mean_packed(text: Tensor, counts: Tensor, x: Tensor) -> Tensor:
-    total = torch.zeros(len(counts), x.shape[-1], device=x.device).index_add(0, text, x[0, : len(text)].float())
-    return total / counts[:, None]
-
-
-def _mean_padded(mask: Tensor, x: Tensor) -> Tensor:
-    return (x.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
