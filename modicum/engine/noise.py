@@ -1,7 +1,6 @@
 """Dropout from named streams: each run draws its own, the same whether it runs alone or in a bank.
 
-On a CPU a byte per element decides, so rates are multiples of 1/256 (0.1 becomes 26/256, scaled back exactly):
-bytes come ten times faster than floats.
+On a CPU a byte per element decides, so rates are multiples of 1/256 (0.1 becomes 26/256, scaled back exactly).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -73,18 +73,14 @@ class Scorer:
         backbone = self.bank.backbone
         pooled = np.empty((len(positions), backbone.width), dtype=np.float32)
         outputs = np.empty((len(positions), self.bank.outputs), dtype=np.float32)
-        for chosen in by_length(self.tokens.lengths[positions], TOKEN_BUDGET[backbone.device.type]):
-            batch = pack(
-                self.tokens, positions[chosen], np.zeros(len(chosen), np.int64), first_position=backbone.first_position
-            )
-            where = chosen[batch.order]
+        for where, batch in batches(backbone, self.tokens, positions):
             noise = None if rng is None else Noise(batch, [rng], backbone.device)
             with torch.inference_mode():
                 hidden, logits = self._forward(batch, positions[where], noise)
                 result = logits.softmax(1) if self.task == "classification" else logits
             pooled[where], outputs[where] = hidden.cpu().numpy(), result.cpu().numpy()
             if on_batch is not None:
-                on_batch(len(chosen))
+                on_batch(len(where))
         return pooled, outputs if self.task == "classification" else outputs[:, 0]
 
     def _forward(self, batch: Batch, positions: np.ndarray, noise: Noise | None) -> Any:
@@ -97,10 +93,17 @@ class Scorer:
 def encode_all(backbone: Backbone, tokens: Tokens, on_batch: Callable[[int], None] | None = None) -> np.ndarray:
     """(n, width) fp32 pooled representations of the untouched backbone."""
     features = np.empty((len(tokens.lengths), backbone.width), dtype=np.float32)
-    for chosen in by_length(tokens.lengths, TOKEN_BUDGET[backbone.device.type]):
-        batch = pack(tokens, chosen, np.zeros(len(chosen), np.int64), first_position=backbone.first_position)
+    for where, batch in batches(backbone, tokens, np.arange(len(tokens.lengths))):
         with torch.inference_mode():
-            features[chosen[batch.order]] = backbone.encode(batch).cpu().numpy()
+            features[where] = backbone.encode(batch).cpu().numpy()
         if on_batch is not None:
-            on_batch(len(chosen))
+            on_batch(len(where))
     return features
+
+
+def batches(backbone: Backbone, tokens: Tokens, positions: np.ndarray) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Batches of like lengths of the texts at (n,) positions, each with the indices of its texts in its row's order."""
+    for chosen in by_length(tokens.lengths[positions], TOKEN_BUDGET[backbone.device.type]):
+        one_run = np.zeros(len(chosen), np.int64)
+        batch = pack(tokens, positions[chosen], one_run, first_position=backbone.first_position)
+        yield chosen[batch.order], batch
