@@ -222,14 +222,14 @@ def test_no_method_writes_to_the_backbone(architecture: str, load: Any) -> None:
 def test_loss_falls(architecture: str, method: str, load: Any) -> None:
     if (method, architecture) == ("bitfit", "modernbert"):
         pytest.skip("it has no biases")
-    engine = engine_of(load(architecture), method, steps=40, learning_rate=2e-2, head_learning_rate=2e-2)
+    engine = engine_of(load(architecture), method, steps=120, learning_rate=2e-2, head_learning_rate=2e-2)
     own = jobs_of(engine.corpus.dataset, (12,))[0]
     fresh = Bank.fresh(engine.backbone, engine.method, 3, [(own.seed, own.round)]).unstack()[0]
     before, after = (
         -np.log(engine.scorer(weights).outputs(np.arange(12))[np.arange(12), own.targets]).mean()
         for weights in (fresh, engine.fit([own])[0].weights)
     )
-    assert after < 0.93 * before, (before, after)
+    assert after < 0.8 * before, (before, after)
 
 
 @pytest.mark.parametrize("architecture", ["roberta", "distilbert", "electra", "modernbert", "albert", "mpnet"])
@@ -286,7 +286,7 @@ def test_stacked_runs_have_poolers_of_their_own(load: Any) -> None:
 @every_architecture
 @pytest.mark.parametrize(("method", "options"), [("lora", {"rank": 4, "alpha": 6}), ("ia3", {})])
 def test_equal_to_peft(architecture: str, method: str, options: dict[str, int], saved: Any, load: Any) -> None:
-    backbone, texts = load(architecture), sentences([1, 3, 8, 13, 21])
+    backbone, texts = load(architecture), sentences([1, 3, 8, 13, 21, 36])
     weights = random_weights(backbone, METHODS.create(method, **options))
     twin = peft_twin(saved(architecture), backbone, weights)
     mine = pooled_by(Bank.stack(backbone, [weights]), texts).pooled
@@ -298,7 +298,7 @@ def test_equal_to_peft(architecture: str, method: str, options: dict[str, int], 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "xlm-roberta", "electra"])
 def test_prefix_equal_to_peft(architecture: str, saved: Any, load: Any) -> None:
     """Positions are counted on from the prefix, as transformers does with keys and values of the past."""
-    backbone, texts = load(architecture), sentences([1, 3, 8, 13, 21])
+    backbone, texts = load(architecture), sentences([1, 3, 8, 13, 21, 36])
     weights = random_weights(backbone, METHODS.create("prefix", length=5))
     twin = peft_twin(saved(architecture), backbone, weights)
     mine = pooled_by(Bank.stack(backbone, [weights]), texts).pooled

@@ -133,7 +133,7 @@ class BrokenAdapter(Adapter):
     def around(self, site: Site, frozen: Callable[..., Tensor], *inputs: Tensor, rows: Rows) -> Tensor:
         y = frozen(*inputs)
         if self.fault == "write":
-            frozen.__self__.weight.data.add_(1e-3)  # type: ignore[attr-defined]
+            frozen.weight.data.add_(1e-3)  # type: ignore[attr-defined]
         if self.fault == "neighbours":
             return y + rows.own(self.offset[site.name] + 0.1 * y.detach().mean(-2), y)
         if self.fault == "state":

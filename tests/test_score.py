@@ -18,7 +18,8 @@ from modicum.engine import score
 from modicum.engine.backbone import Backbone
 from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
-from modicum.engine.score import encode_all
+from modicum.engine.score import batches, encode_all
+from modicum.engine.tokens import Tokens
 from modicum.methods import METHODS
 from modicum.testing.backbone import fake_backbone, toy_dataset
 from modicum.testing.methods import logits_of
@@ -40,7 +41,7 @@ def engine_of(backbone: Backbone, method: str, data: Dataset | None = None, fold
 
 @pytest.mark.parametrize("method", ["lora", "prefix", "head", "full"])
 def test_signals_by_hand(backbone: Backbone, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In small batches of like lengths, results come in the order of the positions."""
+    """In batches of a tile each, results come in the order of the positions."""
     monkeypatch.setitem(score.TOKEN_BUDGET, "cpu", 40)
     engine = engine_of(backbone, method)
     weights = random_weights(backbone, engine.method)
@@ -101,6 +102,23 @@ def test_dropout_passes(backbone: Backbone, method: str) -> None:
     assert np.abs(first.mean(0) - engine.scorer(weights).outputs(ORDER)).mean() < 0.1
 
 
+@pytest.mark.parametrize("budget", [1, 100, 2048])
+def test_batches_cover_all_within_the_budget(backbone: Backbone, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One size of tiles a batch, and what is in it does not depend on the budget."""
+    lengths = np.random.default_rng(1).integers(1, 300, 200)
+    ids = np.repeat(np.arange(200), lengths).astype(np.int32)
+    tokens = Tokens(ids, None, np.concatenate([[0], np.cumsum(lengths)]))
+    monkeypatch.setitem(score.TOKEN_BUDGET, "cpu", budget)
+    positions = np.random.default_rng(2).permutation(200)[:150]
+    found = list(batches(backbone, tokens, positions))
+    assert sorted(np.concatenate([where for where, _ in found]).tolist()) == list(range(150))
+    for where, batch in found:
+        ((_, tiles, _),) = batch.sizes
+        assert batch.ids.shape[1] <= budget or tiles == 1
+        np.testing.assert_array_equal(batch.ids[0, torch.from_numpy(batch.starts)], positions[where])
+        np.testing.assert_array_equal(batch.lengths, lengths[positions[where]])
+
+
 def test_nothing_to_score(backbone: Backbone) -> None:
     engine = engine_of(backbone, "lora")
     found: Any = engine.signals(random_weights(backbone, engine.method), np.zeros(0, np.int64), EVERY)
@@ -143,7 +161,7 @@ def test_features_are_remembered_on_disk(backbone: Backbone, tmp_path: Path, mon
     first = Corpus(backbone, toy_dataset(50), tmp_path).features()
     monkeypatch.setattr("modicum.engine.cache.encode_all", lambda *_: pytest.fail("computed again"))
     np.testing.assert_array_equal(Corpus(backbone, toy_dataset(50), tmp_path).features(), first)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+    assert len(list(tmp_path.glob("features-*.npy"))) == 1 and {path.suffix for path in tmp_path.iterdir()} == {".npy"}
 
 
 @pytest.mark.parametrize("other", ["data", "weights", "pooling", "length"])
@@ -160,12 +178,12 @@ def test_other_content_has_other_features(other: str, tmp_path: Path) -> None:
         backbone.max_length = 5
     fresh = Corpus(backbone, data)
     np.testing.assert_array_equal(Corpus(backbone, data, tmp_path).features(), encode_all(backbone, fresh.tokens))
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("features-*"))) == 2
 
 
 def test_a_damaged_cache_is_computed_again(backbone: Backbone, tmp_path: Path) -> None:
     first = np.array(Corpus(backbone, toy_dataset(50), tmp_path).features())
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("features-*")
     for damage in (b"", b"nonsense", file.read_bytes()[:200]):
         file.write_bytes(damage)
         np.testing.assert_array_equal(Corpus(backbone, toy_dataset(50), tmp_path).features(), first)

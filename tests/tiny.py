@@ -32,7 +32,8 @@ from modicum.base.rng import stream
 from modicum.data.dataset import Dataset
 from modicum.engine.backbone import Backbone
 from modicum.engine.bank import Bank, Output, Weights
-from modicum.engine.tokens import pack, tokenize
+from modicum.engine.tiles import pack
+from modicum.engine.tokens import tokenize
 from modicum.methods.base import Method
 from modicum.methods.ia3 import IA3
 from modicum.methods.lora import LoRA

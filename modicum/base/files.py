@@ -17,7 +17,8 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        os.close(handle)
+        with open(name, mode, encoding=None if "b" in mode else "utf-8") as file:  # by name, so that file.name is one
             yield file
             file.flush()
             os.fsync(file.fileno())

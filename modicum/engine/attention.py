@@ -1,4 +1,4 @@
-"""Attention over packed rows: each text attends to itself (and to its prefix), and nothing is padded.
+"""Attention over rows of tiles: each text attends to itself, and to its run's prefix.
 
 Registered with transformers under the name ``modicum``. The function that transformers calls knows only the
 module, q, k and v; what else it needs (where the texts are, who stands around attention) is the present ``Pass``.
@@ -10,143 +10,145 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from modicum.engine.tokens import Lift, Span
+from modicum.engine.noise import Dropped, Kept
+from modicum.engine.tiles import Batch
 
 IMPLEMENTATION = "modicum"
-SHORT = 32
-"""Rungs up to which attention's products are fp32 on a CPU: bf16 kernels are made anew for every number of texts."""
-
 
 Attend = Callable[..., Tensor]
-"""(module, q, k, v, scale, window) -> (tokens, heads, head_dim): set by the backbone for the length of a pass."""
+"""(module, q, k, v, scale, window) -> (places, heads, head_dim): set by the backbone for the length of a pass."""
 
 current: ContextVar[Attend | None] = ContextVar("modicum_attention", default=None)
 
 
-class PackedAttention(torch.autograd.Function):
-    """softmax(q kᵀ · scale) v per text, by groups of one rung, each gradient written once.
+class Masks:
+    """Which places of a tile see which others, as numbers to add to scores; made once a pass for all layers."""
 
-    Slicing q, k, v in autograd instead would write one full-size tensor of zeros per group.
+    def __init__(self, batch: Batch, device: torch.device, dtype: torch.dtype) -> None:
+        self.sizes = batch.sizes
+        self._text = torch.from_numpy(batch.text_of_place).to(device)
+        self._dtype = dtype
+        self._known: dict[tuple[int, int | None], Tensor] = {}
+        self.runs = [
+            torch.from_numpy(batch.run_of_place[start : start + tiles * size : size].astype(np.int64)).to(device)
+            for start, tiles, size in self.sizes
+        ]
+
+    def of(self, start: int, tiles: int, size: int, window: int | None) -> Tensor:
+        """(tiles, 1, size, size): 0 within a text and nearer than ``window``, minus infinity elsewhere."""
+        if (start, window) not in self._known:
+            text = self._text[start : start + tiles * size].view(tiles, size)
+            hidden = text[:, :, None] != text[:, None]
+            if window is not None and size > window:
+                place = torch.arange(size, device=text.device)
+                hidden |= (place[:, None] - place[None]).abs() >= window
+            mask = torch.zeros(hidden.shape, dtype=self._dtype, device=text.device)
+            self._known[start, window] = mask.masked_fill_(hidden, float("-inf"))[:, None]
+        return self._known[start, window]
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    prefix: tuple[Tensor, Tensor] | None,
+    gate: Tensor | None,
+    masks: Masks,
+    scale: float,
+    window: int | None,
+    kept: list[Kept] | None,
+) -> Tensor:
+    """softmax(q kᵀ · scale) v within each text, (places, heads, dim) like q, k and v.
+
+    prefix: keys and values before every text, each (runs, heads, length, dim). gate: (places, 1), by which a text sees
+    its prefix scaled. kept: dropout of the attention weights, for each size of tiles.
     """
+    sizes = [tiles * size for _, tiles, size in masks.sizes]
+    rows = [t.split(sizes) if len(sizes) > 1 else (t,) for t in (q, k, v)]
+    out = []
+    for i, (start, tiles, size) in enumerate(masks.sizes):
+        tiled = [row[i].unflatten(0, (tiles, size)).transpose(1, 2) for row in rows]  # (tiles, heads, size, dim)
+        mask = masks.of(start, tiles, size, window)
+        own = None if prefix is None else [t[masks.runs[i]].to(q.dtype) for t in prefix]
+        opened = None if gate is None else gate[start : start + tiles * size].view(tiles, 1, size, 1)
+        found = _attend(tiled, mask, scale, own, opened, None if kept is None else kept[i])
+        out.append(found.transpose(1, 2).flatten(0, 1))
+    return out[0] if len(out) == 1 else torch.cat(out)
+
+
+def _attend(
+    tiled: list[Tensor], mask: Tensor, scale: float, prefix: list[Tensor] | None, gate: Tensor | None, kept: Kept | None
+) -> Tensor:
+    """One size of tiles; q, k, v and the result are (tiles, heads, size, dim)."""
+    q, k, v = tiled
+    length = 0
+    if prefix is not None:
+        length = prefix[0].shape[2]
+        k, v = torch.cat([prefix[0], k], 2), torch.cat([prefix[1], v], 2)
+        mask = nn.functional.pad(mask, (length, 0))
+    if gate is None and kept is None and not (torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))):
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    if gate is None:
+        return TileAttention.apply(q, k, v, mask, scale, kept)
+    own = gate.new_ones(()).expand(*gate.shape[:3], k.shape[2] - length)
+    opened = torch.cat([gate.expand(-1, -1, -1, length), own], 3)  # scales scores and values of the prefix alone
+    weights = (q @ k.transpose(2, 3) * (scale * opened) + mask).softmax(-1)
+    if kept is not None:
+        weights = Dropped.apply(weights, kept)
+    return (weights * opened) @ v
+
+
+class TileAttention(torch.autograd.Function):
+    """softmax(q kᵀ · scale + mask) v, with as few passes over memory as its gradient allows."""
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        prefix_k: Tensor | None,
-        prefix_v: Tensor | None,
-        spans: list[Span],
-        lift: Lift | None,
-        spare: int,
-        scale: float,
-        window: int | None,
-        drop: Tensor | None,
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, kept: Kept | None
     ) -> Tensor:
-        """q, k, v: (tokens + spare, heads, dim), as is the result. prefix_k, prefix_v: (texts, heads, length, dim).
-
-        drop: (weights,) factors for all attention weights in span order, 0 where dropped.
-        """
-        training = any(ctx.needs_input_grad[:5])
-        rows = [_lifted(t, lift, spare) for t in (q * scale, k, v)]
-        out = torch.empty_like(rows[0])
-        kept: list[Tensor | None] = []
-        first = cursor = 0
-        for span in spans:
-            queries, keys, values = (_group(t, span) for t in rows)
-            texts = slice(first, first := first + span.texts)
-            keys, values = _with_prefix(prefix_k, keys, texts), _with_prefix(prefix_v, values, texts)
-            scores = torch.bmm(queries, keys.transpose(1, 2))
-            _mask(scores, span, lift, window, q.shape[1])
-            weights = scores.softmax(-1)
-            factors = None
-            if drop is not None:
-                factors = drop[cursor : (cursor := cursor + weights.numel())].view_as(weights)
-            _ungroup(torch.bmm(weights if factors is None else weights * factors, values), out, span)
-            if training:
-                kept += [queries, keys, values, weights, factors]
-        if training:
-            ctx.save_for_backward(*kept)
-            ctx.spans, ctx.lift, ctx.spare, ctx.scale, ctx.shape = spans, lift, spare, scale, rows[0].shape
-            ctx.prefix = None if prefix_k is None else prefix_k.shape
-        return _lowered(out, lift, spare)
+        """q: (tiles, heads, size, dim). k, v: (tiles, heads, keys, dim). mask: (tiles, 1, size, keys)."""
+        heads = q.shape[:2]
+        queries, keys, values = (_flat(t) for t in (q, k, v))
+        scores = _product(queries, keys.transpose(1, 2), scale)
+        scores.unflatten(0, heads).add_(mask)
+        weights = scores.softmax(-1)
+        ctx.save_for_backward(queries, keys, values, weights)
+        ctx.scale, ctx.kept, ctx.heads = scale, kept, heads
+        out = torch.bmm(weights, values) if kept is None else _product(kept.cut(weights), values, kept.scale)
+        return _like_rows(out.unflatten(0, heads))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        kept, lift, spare = ctx.saved_tensors, ctx.lift, ctx.spare
-        grad = grad[: len(grad) - spare]
-        if lift is not None:
-            grad = grad.new_zeros(ctx.shape).index_copy_(0, lift.back, grad)
-        dq, dk, dv = (torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device) for _ in range(3))
-        dpk, dpv = (None if ctx.prefix is None else grad.new_empty(ctx.prefix) for _ in range(2))
-        length = 0 if ctx.prefix is None else ctx.prefix[2]
-        first = 0
-        for i, span in enumerate(ctx.spans):
-            queries, keys, values, weights, factors = kept[5 * i : 5 * i + 5]
-            g = _group(grad, span)
-            dvalues = torch.bmm((weights if factors is None else weights * factors).transpose(1, 2), g)
-            dweights = torch.bmm(g, values.transpose(1, 2))
-            if factors is not None:
-                dweights = dweights * factors
-            dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
-            dkeys = torch.bmm(dscores.transpose(1, 2), queries)
-            _ungroup(torch.bmm(dscores, keys), dq, span)
-            _ungroup(dkeys[:, length:], dk, span)
-            _ungroup(dvalues[:, length:], dv, span)
-            if dpk is not None and dpv is not None:
-                texts = slice(first, first := first + span.texts)
-                dpk[texts] = dkeys[:, :length].view_as(dpk[texts])
-                dpv[texts] = dvalues[:, :length].view_as(dpv[texts])
-        dq, dk, dv = (_lowered(t, lift, spare) for t in (dq, dk, dv))
-        return dq * ctx.scale, dk, dv, dpk, dpv, None, None, None, None, None, None
+        queries, keys, values, weights = ctx.saved_tensors
+        grad, kept = _flat(grad), ctx.kept
+        if kept is None:
+            dvalues, dweights = torch.bmm(weights.transpose(1, 2), grad), torch.bmm(grad, values.transpose(1, 2))
+        else:
+            dvalues = _product(kept.cut(weights).transpose(1, 2), grad, kept.scale)
+            dweights = kept.cut(_product(grad, values.transpose(1, 2), kept.scale))
+        dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
+        dqueries, dkeys = _product(dscores, keys, ctx.scale), _product(dscores.transpose(1, 2), queries, ctx.scale)
+        return *(_like_rows(t.unflatten(0, ctx.heads)) for t in (dqueries, dkeys, dvalues)), None, None, None
 
 
-def _lifted(row: Tensor, lift: Lift | None, spare: int) -> Tensor:
-    return row[: len(row) - spare] if lift is None else row.index_select(0, lift.take)
+def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale · a b of (n, i, j) and (n, j, k), in one pass."""
+    return torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
 
 
-def _lowered(row: Tensor, lift: Lift | None, spare: int) -> Tensor:
-    """Back to the flat row, with zeros for its spare tokens."""
-    if lift is not None:
-        row = row.index_select(0, lift.back)
-    return torch.cat([row, row.new_zeros(spare, *row.shape[1:])]) if spare else row
+def _flat(tiled: Tensor) -> Tensor:
+    """(tiles, heads, size, dim) -> (tiles * heads, size, dim), contiguous."""
+    return tiled.contiguous().flatten(0, 1)
 
 
-def _group(row: Tensor, span: Span) -> Tensor:
-    """(lifted, heads, dim) -> the span's (texts * heads, rung, dim), contiguous, in the precision of its products."""
-    cut = row[span.start : span.start + span.texts * span.rung].unflatten(0, (span.texts, span.rung))
-    dtype = (
-        torch.float32 if (row.device.type, row.dtype) == ("cpu", torch.bfloat16) and span.rung <= SHORT else row.dtype
-    )
-    return cut.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format).reshape(-1, span.rung, row.shape[2])
-
-
-def _ungroup(group: Tensor, row: Tensor, span: Span) -> None:
-    """Write the span's (texts * heads, rung, dim) into (lifted, heads, dim)."""
-    cut = row[span.start : span.start + span.texts * span.rung].unflatten(0, (span.texts, span.rung))
-    cut.copy_(group.unflatten(0, (span.texts, -1)).transpose(1, 2))
-
-
-def _with_prefix(prefix: Tensor | None, own: Tensor, texts: slice) -> Tensor:
-    return own if prefix is None else torch.cat([prefix[texts].flatten(0, 1).to(own.dtype), own], 1)
-
-
-def _mask(scores: Tensor, span: Span, lift: Lift | None, window: int | None, heads: int) -> None:
-    """Hide empty places, and for local attention all that is ``window`` or farther away; a prefix is always seen."""
-    own = scores[..., -span.rung :]
-    if lift is not None:
-        empty = lift.empty[span.start : span.start + span.texts * span.rung].view(span.texts, 1, 1, span.rung)
-        own.unflatten(0, (span.texts, heads)).masked_fill_(empty, float("-inf"))
-    if window is not None and span.rung > window:
-        place = torch.arange(span.rung, device=scores.device)
-        far = (place[:, None] - place[None]).abs() >= window
-        own.masked_fill_(far, torch.finfo(scores.dtype).min)  # finite: an empty place may see nothing but empty ones
+def _like_rows(tiled: Tensor) -> Tensor:
+    """The same (tiles, heads, size, dim), laid out in memory as rows are: (tiles, size, heads, dim)."""
+    return tiled.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _interface(
@@ -159,12 +161,12 @@ def _interface(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls: q, k, v are (1, heads, tokens, dim); returns (1, tokens, heads, dim)."""
-    attend = current.get()
-    if attend is None:
-        raise RuntimeError("modicum attention works only inside a pass over packed rows")
+    """What transformers calls: q, k, v are (1, heads, places, dim); returns (1, places, heads, dim)."""
+    attend_now = current.get()
+    if attend_now is None:
+        raise RuntimeError("modicum attention works only inside a pass over rows of tiles")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    return attend(module, query, key, value, scale, sliding_window)[None], None
+    return attend_now(module, query, key, value, scale, sliding_window)[None], None
 
 
 AttentionInterface.register(IMPLEMENTATION, _interface)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from modicum.base.errors import SpecError
 from modicum.base.rng import stream
-from modicum.engine.backbone import Backbone
+from modicum.engine.backbone import Backbone, Changed
 from modicum.engine.noise import Noise
-from modicum.engine.tokens import Batch
+from modicum.engine.tiles import Batch
 from modicum.methods.base import Adapter, Method, normal, zeros
 
 HEAD_STD = 0.02
@@ -75,7 +75,13 @@ class Bank(nn.Module):
         self.backbone, self.method, self.outputs, self.runs = (backbone, method, outputs, len(rngs))
         if len(rngs) > 1 and not backbone.stackable:
             raise SpecError(f"{backbone.name!r} sends more than texts through its maps: build banks of one run")
-        self.adapter: Adapter = method.build_on(backbone, rngs)
+        host, lowest = backbone.above(method)
+        self.adapter: Adapter = method.build_on(host, rngs)
+        self.lowest = lowest if self.adapter.encoder() is None else 0
+        """The layer at which a pass begins if what lies below it is known."""
+        if self.lowest:
+            self.adapter.position_shift = 0  # positions belong to the layers below
+        self._changed: Changed | None = None
         self.head = Head(backbone.width, outputs, rngs)
         self.to(backbone.device)
 
@@ -113,10 +119,29 @@ class Bank(nn.Module):
         """Trained parameters of one run."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad) // self.runs
 
-    def forward(self, batch: Batch, noise: Noise | None = None, head_dropout: float = 0.0) -> Output:
-        """Encode and classify the texts of a batch; dropout only where ``noise`` is given."""
-        pooled = self.backbone.encode(batch, runs=self.runs, adapter=self.adapter, noise=noise)
+    def forward(
+        self, batch: Batch, noise: Noise | None = None, head_dropout: float = 0.0, lower: Tensor | None = None
+    ) -> Output:
+        """Encode and classify the texts of a batch; dropout only where ``noise`` is given.
+
+        lower: what the layers below ``lowest`` make of the batch, where that is known: (1, places, width).
+        """
+        pooled = self.backbone.encode(
+            batch,
+            runs=self.runs,
+            adapter=self.adapter,
+            noise=noise,
+            changed=self._changed,
+            lower=lower,
+            layer=self.lowest if lower is not None else 0,
+        )
         return Output(pooled, self.classify(pooled, batch, noise, head_dropout))
+
+    def settle(self) -> Bank:
+        """From now on score only: a single run's change is written into weights, where its method can be."""
+        if self.runs == 1 and not self.frozen:
+            self._changed = self.backbone.change(self.method, self.adapter.exported())
+        return self
 
     def classify(self, pooled: Tensor, batch: Batch, noise: Noise | None = None, head_dropout: float = 0.0) -> Tensor:
         """The head alone: (texts, width) -> (texts, outputs)."""

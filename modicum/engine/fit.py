@@ -19,7 +19,15 @@ from modicum.engine import objectives
 from modicum.engine.bank import Bank, Weights
 from modicum.engine.noise import Noise
 from modicum.engine.optimizer import BankOptimizer
-from modicum.engine.tokens import Batch, Tokens, pack
+from modicum.engine.score import Lowered
+from modicum.engine.tiles import SIZES, Batch, pack, tile_size
+from modicum.engine.tokens import Tokens
+
+TRAINING_COST = {
+    "cpu": {32: 1.2, 64: 1.3, 128: 1.6, 256: 2.2},
+    "cuda": {32: 1.0, 64: 1.02, 128: 1.05, 256: 1.1},
+}
+"""What a place costs by its tile's size, relative to its linear maps, attention's gradient included."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +100,24 @@ class Run:
 
 @dataclass
 class Trainer:
-    """Trains one bank. features: (n, width) of the frozen backbone, for methods that leave it as it is."""
+    """Trains one bank.
+
+    features: (n, width) of the frozen backbone, for methods that leave it as it is. lower: what the layers below the
+    bank's lowest make of the texts, if that is known. size: of the tiles, which the texts decide.
+    """
 
     bank: Bank
     tokens: Tokens
     training: Training
     task: Task
     features: np.ndarray | None = None
+    lower: Lowered | None = None
+    size: int = SIZES[0]
 
     def fit(self, runs: Sequence[Run]) -> list[Fitted]:
         """Train all runs to their ends; a run that ends early is left alone from then on."""
         optimizer = BankOptimizer(self.bank, weight_decay=self.training.weight_decay, clip=self.training.clip)
+        self.size = tile_size(self.tokens.lengths, TRAINING_COST[self.bank.backbone.device.type])
         started = time.perf_counter()
         step = 0
         while True:
@@ -137,7 +152,8 @@ class Trainer:
         picked = {r: runs[r].next() for r in active}
         positions = np.concatenate([runs[r].positions[picked[r]] for r in active])
         owners = np.repeat(active, [len(picked[r]) for r in active])
-        batch = pack(self.tokens, positions, owners, first_position=self.bank.backbone.first_position)
+        first = self.bank.backbone.first_position
+        batch = pack(self.tokens, positions, owners, size=self.size, first_position=first)
         noise = Noise(batch, [run.dropout for run in runs], self.bank.backbone.device)
         targets = torch.cat([runs[r].targets[picked[r]] for r in active])[batch.order].to(self.bank.backbone.device)
         logits = self._logits(batch, positions[batch.order], noise)
@@ -152,7 +168,8 @@ class Trainer:
 
     def _logits(self, batch: Batch, positions: np.ndarray, noise: Noise) -> Tensor:
         if self.features is None:
-            return self.bank(batch, noise, self.training.head_dropout).logits
+            lower = self.lower.of(batch) if self.lower else None
+            return self.bank(batch, noise, self.training.head_dropout, lower).logits
         pooled = torch.from_numpy(self.features[positions]).to(self.bank.backbone.device)
         return self.bank.classify(pooled, batch, noise, self.training.head_dropout)
 

@@ -8,42 +8,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modicum.engine.tokens import Batch
+from modicum.engine.tiles import Batch
 from modicum.methods.base import Rows
 
 
 def rows_of(batch: Batch, runs: int, packed: bool, device: torch.device, dtype: torch.dtype) -> Rows:
-    """The rows of a batch in the shape that packed or padded batches have."""
+    """The rows of a batch in the shape that rows of tiles or padded batches have."""
     run_of_text = torch.from_numpy(batch.run_of_text).to(device)
-    one_hot = nn.functional.one_hot(run_of_text, runs).to(dtype) if runs > 1 else None
     if not packed:
+        one_hot = nn.functional.one_hot(run_of_text, runs).to(dtype)[:, None] if runs > 1 else None
         mask = torch.from_numpy(np.arange(batch.lengths.max())[None] < batch.lengths[:, None]).to(device)
-        return Rows(
-            runs,
-            one_hot if one_hot is None else one_hot[:, None],
-            run_of_text,
-            functools.partial(_mean_padded, mask),
-            lambda gate: gate[:, None],
-        )
-    text = torch.from_numpy(batch.text_of_token).to(device)
-    counts = torch.from_numpy(batch.lengths).to(device)
+        return Rows(runs, one_hot, run_of_text, functools.partial(_mean_padded, mask), lambda gate: gate[:, None])
+    run_of_place = torch.from_numpy(batch.run_of_place).to(device)
     return Rows(
         runs,
-        one_hot if one_hot is None else _with_spare(one_hot[text], batch.spare),
+        nn.functional.one_hot(run_of_place, runs).to(dtype)[None] if runs > 1 else None,
         run_of_text,
-        functools.partial(_mean_packed, text, counts),
-        lambda gate: _with_spare(gate[text], batch.spare),
+        functools.partial(mean_of_texts, batch),
+        functools.partial(_spread, torch.from_numpy(batch.text_of_place).to(device).clamp(min=0)),
     )
 
 
-def _with_spare(rows: Tensor, spare: int) -> Tensor:
-    """(tokens, width) -> (1, tokens + spare, width), zeros at the spare tokens."""
-    return torch.cat([rows, rows.new_zeros(spare, rows.shape[1])])[None]
+def mean_of_texts(batch: Batch, x: Tensor) -> Tensor:
+    """(1, places, width) -> (texts, width) fp32."""
+    places, text = (torch.from_numpy(index).to(x.device) for index in (batch.places, batch.text_of_token))
+    total = x.new_zeros(len(batch.lengths), x.shape[-1], dtype=torch.float32).index_add(0, text, x[0, places].float())
+    return total / torch.from_numpy(batch.lengths).to(x.device)[:, None]
 
 
-def _mean_packed(text: Tensor, counts: Tensor, x: Tensor) -> Tensor:
-    total = torch.zeros(len(counts), x.shape[-1], device=x.device).index_add(0, text, x[0, : len(text)].float())
-    return total / counts[:, None]
+def _spread(text: Tensor, gate: Tensor) -> Tensor:
+    """(texts, width) -> (1, places, width); spare places have the first text's."""
+    return gate[text][None]
 
 
 def _mean_padded(mask: Tensor, x: Tensor) -> Tensor:

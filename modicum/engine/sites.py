@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -38,9 +39,29 @@ def find_attention(model: nn.Module, heads: int) -> list[Site]:
     return found
 
 
-def _site(name: str, module: nn.Module) -> Site | None:
+def layer_of(name: str) -> int:
+    """The layer that a module or weight of this name belongs to, -1 where it belongs to none."""
     match = _LAYER.search(name)
-    layer = int(match.group(1)) if match else -1
+    return int(match.group(1)) if match else -1
+
+
+def find_layers(sites: Sequence[Site]) -> list[str]:
+    """The names of the modules that are the encoder's layers, from below; fewer where layers share their weights."""
+    names = [site.name[: match.end(1)] for site in sites if (match := _LAYER.search(site.name))]
+    return list(dict.fromkeys(names))
+
+
+def siblings(sites: Sequence[Site]) -> dict[str, list[Site]]:
+    """For each query, key and value map: all of its attention module, which usually read the same input."""
+    families: dict[str, list[Site]] = {}
+    for site in sites:
+        if site.role in ("query", "key", "value"):
+            families.setdefault(site.name.rpartition(".")[0], []).append(site)
+    return {site.name: family for family in families.values() for site in family if len(family) > 1}
+
+
+def _site(name: str, module: nn.Module) -> Site | None:
+    layer = layer_of(name)
     if isinstance(module, nn.Linear):
         role: Role = next((role for pattern, role in _ROLES if pattern.search(name)), "other")
         return Site(name, role, layer, module.in_features, module.out_features, module.bias is not None)

@@ -42,7 +42,7 @@ def write_peft(folder: Path, backbone: Backbone, weights: Weights, classes: tupl
 
     False, and nothing written, where PEFT has no such method or transformers no such classifier.
     """
-    parts = weights.method.to_peft(backbone.sites, weights.adapter)
+    parts = weights.method.to_peft(weights.method.within(backbone.sites), weights.adapter)
     if parts is None or beyond_linear(backbone):
         return False
     from peft import get_peft_config
@@ -75,7 +75,9 @@ def write_merged(folder: Path, backbone: Backbone, weights: Weights, classes: tu
     """
     twin = backbone.plain_copy()
     state = {name: t.detach().float().cpu().clone() for name, t in twin.state_dict().items()}
-    if not weights.method.merge(backbone.sites, {n: t.cpu() for n, t in weights.adapter.items()}, state):
+    if not weights.method.merge(
+        weights.method.within(backbone.sites), {n: t.cpu() for n, t in weights.adapter.items()}, state
+    ):
         name = type(weights.method).__name__
         raise SpecError(
             f"what {name} learned cannot be merged into the weights: use the checkpoint itself, or train a method "

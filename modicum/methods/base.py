@@ -34,8 +34,9 @@ Rate = Annotated[float, Field(gt=0)]
 class Site:
     """A place in the backbone where an adapter may stand.
 
-    ``attention`` sites are functions of (query, key, value), each (1, heads, tokens, head_dim); all others are maps of
-    (..., inputs) to (..., outputs). ``layer`` is -1 for the embeddings, and counts the blocks from 0.
+    ``attention`` sites are functions of (query, key, value), each (1, heads, places, head_dim), which also take a
+    prefix: its keys and values, each (runs, heads, length, head_dim), and a gate (1, places, 1) that scales both. All
+    others are maps of (..., inputs) to (..., outputs). ``layer`` counts from 0, and is -1 for what belongs to none.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Site:
 class Rows:
     """Which run, and which text, each token of a batch belongs to.
 
-    one_hot: (tokens, runs) in packed rows, (texts, 1, runs) in padded batches; None where there is a single run.
+    one_hot: (1, places, runs) in rows of tiles, (texts, 1, runs) in padded batches; None where there is a single run.
     run_of_text: (texts,) int64. mean_over_text: (..., 1) -> (texts, 1). spread: (texts, 1) -> (..., 1).
     """
 
@@ -62,6 +63,16 @@ class Rows:
     spread: Callable[[Tensor], Tensor]
     memo: dict[object, Tensor] = field(default_factory=dict)
     """What an adapter computed at one site of this pass and needs at a later one."""
+
+    def columns(self, maps: int, rank: int, like: Tensor) -> Tensor | None:
+        """(rows of ``like``, maps * runs * rank): 1 in the columns of each row's own run; None for a single run."""
+        if self.one_hot is None:
+            return None
+        key = "columns", maps, rank, like.shape[:-1], like.dtype
+        if key not in self.memo:
+            own = self.one_hot.to(like.dtype).expand(*like.shape[:-1], -1).flatten(0, -2)
+            self.memo[key] = own[:, None, :, None].expand(-1, maps, -1, rank).reshape(len(own), -1)
+        return self.memo[key]
 
     def own(self, vectors: Tensor, like: Tensor) -> Tensor:
         """(runs, width) -> each token's own vector, broadcastable to ``like`` and in its precision."""
@@ -82,6 +93,19 @@ class Rows:
         """``onto`` plus (..., runs * rank), masked, through (runs, outputs, rank) -> (..., outputs), in one product."""
         wide = maps.to(h.dtype).transpose(1, 2).reshape(h.shape[-1], -1)
         return torch.addmm(onto.flatten(0, -2), h.flatten(0, -2), wide).view_as(onto)
+
+
+class Frozen(Protocol):
+    """A frozen linear map, or several side by side that read the same input. product: without a gradient.
+
+    weight: (outputs, inputs).
+    """
+
+    weight: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def product(self, x: Tensor) -> Tensor: ...
 
 
 class Adapter(nn.Module, ABC):
@@ -107,6 +131,14 @@ class Adapter(nn.Module, ABC):
         """The adapted map: ``frozen(*inputs)`` with this adapter's change."""
         return frozen(*inputs)
 
+    def around_all(self, sites: Sequence[Site], frozen: Frozen, x: Tensor, rows: Rows) -> Sequence[Tensor]:
+        """The adapted maps at sites that read the same input, the frozen ones being computed in one product."""
+        parts = frozen(x).split([site.outputs for site in sites], -1)
+        return [
+            self.around(site, lambda _, part=part: part, x, rows=rows) if site.name in self.sites else part
+            for site, part in zip(sites, parts, strict=True)
+        ]
+
     def weights(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
         """Parameters to use in place of the encoder's own, by name, without a runs axis; dtype: the backbone's."""
         return {}
@@ -121,10 +153,15 @@ class Adapter(nn.Module, ABC):
 
 
 class Host(Protocol):
-    """The backbone as methods see it. plain_copy: the encoder without Modicum's steps, sharing the frozen weights."""
+    """The backbone as methods see it.
+
+    sites, weights: the places and the names of the weights that a method may change. plain_copy: the encoder without
+    Modicum's steps, sharing the frozen weights.
+    """
 
     model: nn.Module
-    sites: list[Site]
+    sites: Sequence[Site]
+    weights: Sequence[str]
 
     def plain_copy(self) -> nn.Module: ...
 
@@ -143,6 +180,8 @@ class Method(Record, ABC):
 
     learning_rate: peak rate of AdamW for the adapter; every method has a default of its own.
     head_learning_rate: the same for the classification head.
+    adapt_layers: ``all``, or ``top:k`` to stand in the upper k layers only; what the layers below make of a text is
+    then computed once and remembered, so that training and scoring begin there.
     """
 
     stackable: ClassVar[bool] = True
@@ -152,6 +191,25 @@ class Method(Record, ABC):
 
     learning_rate: Rate
     head_learning_rate: Rate = 5e-3
+    adapt_layers: str = Field(default="all", pattern=r"^(all|top:[1-9]\d*)$")
+
+    def lowest(self, layers: int) -> int:
+        """The lowest layer, of so many, in which this method stands; 0 also for what lies below the layers.
+
+        Raises:
+            SpecError: the backbone has fewer layers.
+        """
+        if self.adapt_layers == "all":
+            return 0
+        top = int(self.adapt_layers.removeprefix("top:"))
+        if top >= layers:
+            raise SpecError(f"adapt_layers = {self.adapt_layers!r} needs a backbone of more layers than {layers}")
+        return layers - top
+
+    def within(self, sites: Sequence[Site]) -> list[Site]:
+        """Of a backbone's sites those in the layers that this method adapts."""
+        lowest = self.lowest(1 + max(site.layer for site in sites))
+        return [site for site in sites if not lowest or site.layer >= lowest]
 
     @abstractmethod
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:

@@ -14,14 +14,13 @@ from modicum.methods.base import Adapter, Host, Method, ParameterTree, Rate, Sit
 
 
 class FullAdapter(Adapter):
-    """Holds an fp32 copy of all of the backbone's parameters; the backbone itself stays as it is."""
+    """Holds an fp32 copy of the backbone's parameters; the backbone itself stays as it is."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         super().__init__(runs=1)
-        self._names = [name for name, _ in model.named_parameters()]
-        self.weight = ParameterTree(
-            {name: p.detach().float().unsqueeze(0).clone() for name, p in model.named_parameters()}
-        )
+        self._names = list(names)
+        own = dict(model.named_parameters())
+        self.weight = ParameterTree({name: own[name].detach().float().unsqueeze(0).clone() for name in names})
 
     @property
     def sites(self) -> frozenset[str]:
@@ -44,7 +43,7 @@ class Full(Method):
     def build_on(self, host: Host, rngs: Sequence[np.random.Generator]) -> Adapter:
         if len(rngs) != 1:
             raise SpecError(f"full fine-tuning cannot stack runs: it needs exactly 1 run, got {len(rngs)}")
-        return FullAdapter(host.model)
+        return FullAdapter(host.model, host.weights)
 
     def merge(self, sites: Sequence[Site], adapter: Mapping[str, Tensor], state: dict[str, Tensor]) -> bool:
         for name in state:

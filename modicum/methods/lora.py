@@ -13,6 +13,7 @@ from torch import Tensor
 from modicum.methods.base import (
     ATTENTION_INPUTS,
     Adapter,
+    Frozen,
     Method,
     ParameterTree,
     PeftParts,
@@ -25,6 +26,7 @@ from modicum.methods.base import (
     uniform,
     zeros,
 )
+from modicum.methods.low_rank import LowRank
 
 TARGETS: dict[str, tuple[Role, ...]] = {
     "query-value": ("query", "value", "qkv"),
@@ -54,7 +56,18 @@ class LoRAAdapter(Adapter):
         return rows.up(hidden if gate is None else gate * hidden, self.scale * self.up[site.name], onto)
 
     def around(self, site: Site, frozen: Callable[..., Tensor], *inputs: Tensor, rows: Rows) -> Tensor:
-        return self.add(site, inputs[0], frozen(*inputs), rows)
+        if not hasattr(frozen, "product"):
+            return self.add(site, inputs[0], frozen(*inputs), rows)
+        maps = self.down[site.name], self.up[site.name]
+        return LowRank.apply(inputs[0], frozen, rows, self.scale, *maps)
+
+    def around_all(self, sites: Sequence[Site], frozen: Frozen, x: Tensor, rows: Rows) -> Sequence[Tensor]:
+        names = [site.name for site in sites]
+        if not self._sites.issuperset(names):
+            return super().around_all(sites, frozen, x, rows)
+        maps = [tree[name] for tree in (self.down, self.up) for name in names]
+        together = LowRank.apply(x, frozen, rows, self.scale, *maps)
+        return together.split([site.outputs for site in sites], -1)
 
 
 class LoRA(Method):

@@ -15,7 +15,7 @@ from modicum.methods.base import Adapter, Method, PeftParts, Rate, Rows, Site, n
 
 
 class PrefixAdapter(Adapter):
-    """``frozen(q, cat(pk, k), cat(pv, v))`` at every attention site.
+    """``frozen(q, k, v, (pk, pv))`` at every attention site, which attends to cat(pk, k) and cat(pv, v).
 
     The prefix is (runs, length, layers * 2 * width), keys then values layer by layer as in PEFT, either learned
     itself or the output of a learned two-layer map of (runs, length, width).
@@ -50,16 +50,16 @@ class PrefixAdapter(Adapter):
         hidden = torch.tanh(torch.baddbmm(self.bias_in[:, None], self.source, self.map_in.transpose(1, 2)))
         return torch.baddbmm(self.bias_out[:, None], hidden, self.map_out.transpose(1, 2))
 
-    def per_text(self, site: Site, rows: Rows, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Each text's own prefix keys and values at one site, (texts, heads, length, head_dim)."""
+    def at(self, site: Site, rows: Rows) -> tuple[Tensor, Tensor]:
+        """The prefix keys and values at one site, each (runs, heads, length, head_dim)."""
         if "prefix" not in rows.memo:
-            layers = self.keys_values().to(like.dtype).unflatten(2, (len(self._index), 2, self.heads, -1))
+            layers = self.keys_values().unflatten(2, (len(self._index), 2, self.heads, -1))
             rows.memo["prefix"] = layers.permute(2, 3, 0, 4, 1, 5)  # layers, 2, runs, heads, length, head_dim
         keys, values = rows.memo["prefix"][self._index[site.name]]
-        return keys[rows.run_of_text], values[rows.run_of_text]
+        return keys, values
 
     def around(self, site: Site, frozen: Callable[..., Tensor], *inputs: Tensor, rows: Rows) -> Tensor:
-        return frozen(*inputs, *self.per_text(site, rows, inputs[0]))
+        return frozen(*inputs, self.at(site, rows))
 
 
 class Prefix(Method):

@@ -50,9 +50,8 @@ class UniPELTAdapter(Adapter):
     def around(self, site: Site, frozen: Callable[..., Tensor], *inputs: Tensor, rows: Rows) -> Tensor:
         x = inputs[0]
         if site.role == "attention":
-            gate = rows.memo["gate", site.layer].to(x.dtype).view(-1, 1, 1, 1)
-            keys, values = self.prefix.per_text(site, rows, x)
-            return frozen(*inputs, gate * keys, gate * values)
+            gate = rows.spread(rows.memo["gate", site.layer]).to(x.dtype)
+            return frozen(*inputs, self.prefix.at(site, rows), gate)
         if site.name in self._reader:
             rows.memo["gate", site.layer] = self.open(f"prefix/{site.layer}", x, rows)
         y = frozen(*inputs)

@@ -31,7 +31,8 @@ from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted, Run, Trainer
 from modicum.engine.noise import Noise
-from modicum.engine.tokens import Batch, Tokens, pack, tokenize
+from modicum.engine.tiles import Batch, pack
+from modicum.engine.tokens import Tokens, tokenize
 from modicum.methods.base import Method
 from modicum.testing.backbone import fake_backbone, toy_dataset
 
