@@ -22,6 +22,7 @@ from modicum.base.spec import digest
 from modicum.engine.attention import IMPLEMENTATION, Masks, attend, current
 from modicum.engine.linear import Maps
 from modicum.engine.loading import first_position, load_model, position_table
+from modicum.engine.memory import keep_pages
 from modicum.engine.noise import Noise
 from modicum.engine.passes import Changed, Pass, Upper
 from modicum.engine.precision import Precision, best_device, resolve
@@ -94,6 +95,7 @@ class Backbone:
         """
         from transformers import AutoTokenizer  # a second of start-up that a Backbone made from parts does not pay
 
+        keep_pages()
         found = find_weights(name)
         pooling = found.pooling if pooling == "auto" else pooling
         where = torch.device(device) if device else best_device()
@@ -232,8 +234,7 @@ class Backbone:
             length = 0 if prefix is None else prefix[0].shape[2]
             noisy = now.noise is not None and drop_rate > 0
             kept = now.noise.attention(q.shape[1], length, drop_rate) if noisy else None  # type: ignore[union-attr]
-            opened = None if gate is None else gate[0]
-            return attend(q, k, v, prefix, opened, now.masks, scale, window, kept)
+            return attend(q, k, v, prefix, None if gate is None else gate[0], now.masks, scale, window, kept)
 
         site: Site = module.modicum_site  # type: ignore[assignment]
         if now.adapter is not None and site.name in now.adapter.sites:

@@ -16,8 +16,8 @@ from modicum.engine.noise import Noise
 from modicum.engine.tiles import Batch, fill, lay, tile_size
 from modicum.engine.tokens import Tokens
 
-TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
-"""Places a scoring batch: on a CPU what stays in cache, on a GPU what fills it."""
+TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
+"""Places a scoring batch."""
 SCORING_COST = {
     "cpu": {32: 1.20, 64: 1.26, 128: 1.33, 256: 1.50},
     "cuda": {32: 1.0, 64: 1.0, 128: 1.02, 256: 1.05},
