@@ -20,6 +20,9 @@ from modicum.engine.score import encode_all, walk_all
 from modicum.engine.tiles import Batch
 from modicum.engine.tokens import Tokens, tokenize
 
+ROOM = 2**29
+"""Numbers that are kept in memory for a data set: 1 GB in bf16."""
+
 
 class Plan(NamedTuple):
     """An array to be made: its shape and type, and what fills it, which may exceed memory."""
@@ -90,6 +93,11 @@ class Corpus:
             return Plan(shape, kind, lambda out: walk_all(self.backbone, self.tokens, layer, on_batch, out))
 
         return Lower(self._kept(f"layer-{layer}", plan), self.backbone.device)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether states of every token can be kept: on disk, or in memory where they are few."""
+        return self.folder is not None or len(self.tokens.ids) * self.backbone.width <= ROOM
 
     def _kept(self, name: str, plan: Callable[[], Plan], *more: str) -> np.ndarray:
         """An array by its name and the content that decides it: memory-mapped from the folder, or made."""

@@ -12,7 +12,7 @@ from modicum.base.training import FitJob, Training
 from modicum.base.types import ExampleId, Signal, Task
 from modicum.engine.backbone import Backbone
 from modicum.engine.bank import Bank, Weights
-from modicum.engine.cache import Corpus, Lower
+from modicum.engine.cache import Corpus
 from modicum.engine.fit import Fitted, Run, Trainer
 from modicum.engine.score import Scorer
 from modicum.methods.base import Method
@@ -69,15 +69,9 @@ class Engine:
     def _fit_bank(self, jobs: Sequence[FitJob]) -> list[Fitted]:
         bank = Bank.fresh(self.backbone, self.method, self.outputs, [(job.seed, job.round) for job in jobs])
         runs = [Run(job, self.positions(job.ids), self.training, self.task, self.outputs) for job in jobs]
-        features, lower = self._known(bank, self.corpus)
+        features = self.corpus.features() if bank.frozen else None
+        lower = self.corpus.lower(bank.lowest) if bank.lowest and not bank.frozen else None
         return Trainer(bank, self.corpus.tokens, self.training, self.task, features, lower).fit(runs)
-
-    @staticmethod
-    def _known(bank: Bank, corpus: Corpus) -> tuple[np.ndarray | None, Lower | None]:
-        """What need not be computed for a bank: features where it is frozen, the layers below its lowest."""
-        if bank.frozen:
-            return corpus.features(), None
-        return None, corpus.lower(bank.lowest) if bank.lowest else None
 
     def positions(self, ids: Sequence[ExampleId]) -> np.ndarray:
         """(n,) rows of the corpus that these ids name."""
@@ -87,7 +81,9 @@ class Engine:
         """Scores texts of a corpus (default: the engine's own) with one trained run."""
         bank = Bank.stack(self.backbone, [weights])
         corpus = corpus or self.corpus
-        features, lower = self._known(bank, corpus)
+        features = corpus.features() if bank.frozen else None
+        kept = bank.lowest and not bank.frozen and corpus.has_room  # else all layers are walked, to the same end
+        lower = corpus.lower(bank.lowest) if kept else None
         return Scorer(bank, corpus.tokens, self.task, features, self.training.head_dropout, lower)
 
     def signals(
