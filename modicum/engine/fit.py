@@ -27,7 +27,7 @@ TRAINING_COST = {
     "cpu": {32: 1.2, 64: 1.3, 128: 1.6, 256: 2.2},
     "cuda": {32: 1.0, 64: 1.02, 128: 1.05, 256: 1.1},
 }
-"""What a place costs by its tile's size, relative to its linear maps, attention's gradient included."""
+"""What a place costs by its tile's size, relative to its linear maps: estimates, attention growing with the size."""
 
 
 @dataclass(frozen=True)
