@@ -56,6 +56,14 @@ def chosen(n: int, k: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(n)[:k]
 
 
+def labelled(told: dict[str, Any]) -> tuple[list[str], np.ndarray, list[str], np.ndarray]:
+    """The chosen training texts with their labels, and all test texts with theirs, as the settings name them."""
+    folder = Path(told["given"]["data"]) / told["dataset"]
+    texts, labels = read(folder / "train.parquet")
+    at = chosen(len(texts), told["labels"], 0)
+    return [texts[i] for i in at], labels[at], *read(folder / "test.parquet")
+
+
 def work_of(lengths: np.ndarray) -> dict[str, float]:
     """Texts, tokens, and the useful arithmetic of one pass over texts of (n,) ``lengths`` tokens, in GFLOP.
 

@@ -5,24 +5,20 @@ Timed: ``Trainer.train`` alone, summed over the runs. Before: loading, tokens, m
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import chosen, quality, read, report, settings, stopwatch
+from common import labelled, quality, report, settings, stopwatch
 from trainer_parts import base, encoded, merged, probabilities, trainer, training, with_lora
 
 
 def main() -> None:
     told, result = settings(), dict[str, Any]()
-    folder = Path(told["given"]["data"]) / told["dataset"]
-    texts, labels = read(folder / "train.parquet")
-    test_texts, truth = read(folder / "test.parquet")
-    at = chosen(len(texts), told["labels"], 0)
-    data = encoded([texts[i] for i in at], told["max_length"], labels[at])
+    texts, labels, test_texts, truth = labelled(told)
+    data = encoded(texts, told["max_length"], labels)
     test = encoded(test_texts, told["max_length"])
-    frozen = base(int(labels.max()) + 1, told["attention"], torch.bfloat16)
+    frozen = base(int(max(labels.max(), truth.max())) + 1, told["attention"], torch.bfloat16)
     rate = told["learning_rate"]
     with stopwatch(result, "warm_up_seconds"):
         trainer(with_lora(frozen, seed=0), data, **training(1, told["batch"], rate, 0)).train()

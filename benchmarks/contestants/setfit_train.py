@@ -6,11 +6,10 @@ Timed: ``Trainer.train``. Where ``max_steps`` ends it early, the mean step stand
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import chosen, model_folder, quality, read, report, settings, stopwatch
+from common import labelled, model_folder, quality, report, settings, stopwatch
 from datasets import Dataset
 from setfit import SetFitModel, Trainer, TrainingArguments
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -18,16 +17,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 def main() -> None:
     told, result = settings(), dict[str, Any]()
-    folder = Path(told["given"]["data"]) / told["dataset"]
-    texts, labels = read(folder / "train.parquet")
-    test_texts, truth = read(folder / "test.parquet")
-    at = chosen(len(texts), told["labels"], 0)
-    data = Dataset.from_dict({"text": [texts[i] for i in at], "label": labels[at].tolist()})
+    texts, labels, test_texts, truth = labelled(told)
+    data = Dataset.from_dict({"text": texts, "label": labels.tolist()})
     model = SetFitModel.from_pretrained(model_folder())
     options = {"max_steps": told["max_steps"]} if told["max_steps"] else {}
     arguments = TrainingArguments(save_strategy="no", report_to=[], show_progress_bar=False, **options)
     trainer = Trainer(model=model, args=arguments, train_dataset=data)
-    whole = all_steps(labels[at], arguments.embedding_batch_size)
+    whole = all_steps(labels, arguments.embedding_batch_size)
     times: list[float] = []
     register_optimizer_step_post_hook(lambda *_: times.append(time.perf_counter()))
     with stopwatch(result):

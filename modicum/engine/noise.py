@@ -84,9 +84,9 @@ class Noise:
 
     def _padded_states(self, x: Tensor, p: float) -> Kept:
         """As of rows of tiles, so that it does not depend on the longest text; all is kept at padding and prompts."""
-        longest, width = int(self.batch.lengths.max()), x.shape[2]
+        longest, width = self.batch.mask.shape[1], x.shape[2]
         drawn = self._kept([group.places * width for group in self.batch.groups], p)
-        mask = torch.from_numpy(np.arange(longest)[None] < self.batch.lengths[:, None]).to(x.device)
+        mask = torch.from_numpy(self.batch.mask).to(x.device)
         keep, scale = torch.ones(x.shape, dtype=torch.uint8, device=x.device), torch.ones_like(x)
         keep[:, x.shape[1] - longest :][mask] = drawn.keep.view(-1, width)[torch.from_numpy(self.batch.places)]
         scale[:, x.shape[1] - longest :][mask] = drawn.scale
@@ -94,7 +94,7 @@ class Noise:
 
     def _padded_weights(self, x: Tensor, p: float) -> Kept:
         """Each text's own corner of its tile's weights; all is kept at padding and prompts."""
-        heads, longest = x.shape[1], int(self.batch.lengths.max())
+        heads, longest = x.shape[1], self.batch.mask.shape[1]
         keep, scale = torch.ones(x.shape, dtype=torch.uint8, device=x.device), torch.ones_like(x)
         corners = [t[:, :, x.shape[2] - longest :, x.shape[3] - longest :] for t in (keep, scale)]
         for kept, (start, tiles, size) in zip(self.attention(heads, 0, p), self.batch.sizes, strict=True):

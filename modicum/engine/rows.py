@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ def rows_of(batch: Batch, runs: int, packed: bool, device: torch.device, dtype: 
     run_of_text = torch.from_numpy(batch.run_of_text).to(device)
     if not packed:
         one_hot = nn.functional.one_hot(run_of_text, runs).to(dtype)[:, None] if runs > 1 else None
-        mask = torch.from_numpy(np.arange(batch.lengths.max())[None] < batch.lengths[:, None]).to(device)
+        mask = torch.from_numpy(batch.mask).to(device)
         return Rows(runs, one_hot, run_of_text, functools.partial(_mean_padded, mask), lambda gate: gate[:, None])
     run_of_place = torch.from_numpy(batch.run_of_place).to(device)
     return Rows(

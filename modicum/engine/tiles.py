@@ -66,6 +66,11 @@ class Batch:
         return _ranges(self.starts, self.lengths)
 
     @cached_property
+    def mask(self) -> np.ndarray:
+        """(texts, longest) where a padded batch of the same texts has a token."""
+        return np.arange(self.lengths.max())[None] < self.lengths[:, None]
+
+    @cached_property
     def run_of_place(self) -> np.ndarray:
         """(places,), spare places included: every tile belongs to one run."""
         return np.repeat([g.run for g in self.groups], [g.places for g in self.groups])
@@ -213,8 +218,7 @@ def _groups(begins: np.ndarray, sizes: np.ndarray, owners: np.ndarray, texts: np
 
 def padded(batch: Batch, pad: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """The same texts as (texts, longest) ids, attention mask and types, for models that cannot take rows of tiles."""
-    longest = int(batch.lengths.max())
-    mask = torch.from_numpy(np.arange(longest)[None] < batch.lengths[:, None])
+    mask = torch.from_numpy(batch.mask)
     places = torch.from_numpy(batch.places)
 
     def spread(row: Tensor, fill_with: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import ClassVar
 
@@ -19,16 +19,35 @@ from threadpoolctl import threadpool_limits
 from modicum.base.types import Signal, Task
 from modicum.strategies.base import Selection, Strategy, View, check_k, unscored
 
+Rescale = Callable[[np.ndarray], np.ndarray]
+
 LARGE, MANY = 20_000, 1_000_000
 """Beyond this many examples, or examples x clusters, k-means works on mini-batches."""
+SAMPLE = 65_536
+"""Beyond this many examples, the centres are found from a random so many."""
 CROWD = 5_000
 """Beyond this many members, a random sample of a cluster stands for it where all pairs are compared."""
+BLOCK = 16_384
+"""Rows that are worked on at once: 25 MB of 384 float32."""
 
 
-def partition(x: np.ndarray, clusters: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """K-means: the cluster of each row, (n,), and the centres, (clusters, width). Clusters may stay empty."""
+def partition(
+    x: np.ndarray,
+    clusters: int,
+    rng: np.random.Generator,
+    rescale: Rescale = np.asarray,
+    known: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """K-means of (n, width) rows and (m, width) known ones: the cluster of each, (n,) and (m,), and the centres,
+    (clusters, width). Clusters may stay empty.
+
+    rescale: what is done to rows first; the whole of them is never copied.
+    """
     seed = int(rng.integers(2**31))
-    in_batches = len(x) > LARGE or len(x) * clusters > MANY
+    known = x[:0] if known is None else known
+    drawn = x if len(x) <= SAMPLE else x[np.sort(rng.choice(len(x), SAMPLE, replace=False))]
+    drawn = rescale(np.concatenate([drawn, known]) if len(known) else drawn)
+    in_batches = len(drawn) > LARGE or len(drawn) * clusters > MANY
     if in_batches:
         model = cluster.MiniBatchKMeans(clusters, random_state=seed, batch_size=4096)
     else:
@@ -36,8 +55,16 @@ def partition(x: np.ndarray, clusters: int, rng: np.random.Generator) -> tuple[n
     # Full k-means on one thread: more would add up the centres in any order, and the same seed could give other picks.
     with warnings.catch_warnings(), threadpool_limits(None if in_batches else 1, "openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # duplicates leave clusters empty: callers expect it
-        model.fit(x)
-    return model.labels_, model.cluster_centers_
+        model.fit(drawn)
+    if len(x) <= SAMPLE:
+        return model.labels_[: len(x)], model.labels_[len(x) :], model.cluster_centers_
+    labels = np.concatenate([model.predict(rescale(x[rows])) for rows in blocks(len(x))])
+    return labels, model.labels_[SAMPLE:], model.cluster_centers_
+
+
+def blocks(n: int) -> Iterator[slice]:
+    """Slices of ``BLOCK`` that together are all of n rows."""
+    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
 
 
 def members_of(labels: np.ndarray, clusters: int) -> list[np.ndarray]:
@@ -58,15 +85,16 @@ def in_turn(queues: Iterable[Iterator[int]]) -> Iterator[int]:
 
 def central_first(x: np.ndarray, members: np.ndarray, centre: np.ndarray) -> Iterator[int]:
     """A cluster's members, nearest to its centre first."""
-    yield from members[np.argsort(((x[members] - centre) ** 2).sum(axis=1), kind="stable")].tolist()
+    gaps = [((x[members[rows]] - centre) ** 2).sum(axis=1) for rows in blocks(len(members))]
+    yield from members[np.argsort(np.concatenate([np.empty(0), *gaps]), kind="stable")].tolist()
 
 
 def typical_first(x: np.ndarray, members: np.ndarray, neighbours: int, rng: np.random.Generator) -> Iterator[int]:
-    """A cluster's members, most typical first; beyond a random ``CROWD`` of them, the rest in random order."""
+    """A cluster's members, most typical first, by their directions; beyond a random ``CROWD`` in random order."""
     if len(members) > CROWD:
         members = rng.permutation(members)
     judged, rest = members[:CROWD], members[CROWD:]
-    yield from judged[np.argsort(mean_distance(x[judged], neighbours), kind="stable")].tolist()
+    yield from judged[np.argsort(mean_distance(normalize(x[judged]), neighbours), kind="stable")].tolist()
     yield from rest.tolist()
 
 
@@ -91,7 +119,7 @@ class KMeans(Strategy):
     def select(self, view: View, k: int, *, rng: np.random.Generator) -> Selection:
         check_k(view, k)
         x = np.asarray(view.signals["frozen_embedding"])
-        labels, centres = partition(x, k, rng)
+        labels, _, centres = partition(x, k, rng)
         groups = members_of(labels, k)
         order = sorted(range(k), key=lambda c: -len(groups[c]))
         picks = in_turn(central_first(x, groups[c], centres[c]) for c in order)
@@ -105,7 +133,7 @@ class TypiClust(Strategy):
     Clusters with the fewest labels come first, and among them the largest. Typicality is the inverse of the mean
     distance to the nearest neighbours within the cluster. Where clusters run out it goes round again, and takes from
     clusters under ``min_size`` only when the others are empty. In clusters of more than 5,000 a random 5,000 stand for
-    all.
+    all; of more than 65,536 candidates a random so many find the centres.
 
     max_clusters: at most so many. neighbours: how many make up typicality. min_size: the fewest candidates of a cluster
     that counts.
@@ -121,12 +149,11 @@ class TypiClust(Strategy):
     def select(self, view: View, k: int, *, rng: np.random.Generator) -> Selection:
         check_k(view, k)
         x = np.asarray(view.signals["frozen_embedding"])
-        known = np.asarray(view.labelled["frozen_embedding"]) if view.n_labelled else x[:0]
-        x = normalize(np.concatenate([x, known]), copy=False)
+        known = np.asarray(view.labelled["frozen_embedding"]) if view.n_labelled else None
         clusters = min(k + view.n_labelled, self.max_clusters)
-        labels, _ = partition(x, clusters, rng)
-        covered = np.bincount(labels[view.n :], minlength=clusters)
-        groups = members_of(labels[: view.n], clusters)
+        labels, of_known, _ = partition(x, clusters, rng, normalize, known)
+        covered = np.bincount(of_known, minlength=clusters)
+        groups = members_of(labels, clusters)
         order = sorted(range(clusters), key=lambda c: (covered[c], -len(groups[c])))
         big = [groups[c] for c in order if len(groups[c]) >= self.min_size]
         small = [groups[c] for c in order if 0 < len(groups[c]) < self.min_size]
