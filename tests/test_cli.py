@@ -78,9 +78,48 @@ def test_fit_predict_select_export(modicum, files: Path) -> None:
     assert code == 0 and (files / "plain" / "model.safetensors").is_file(), err
 
 
+@pytest.mark.parametrize("command", ["dynamics", "cka", "shares"])
+def test_three_questions_about_ones_labels(modicum, files: Path, command: str) -> None:
+    asked = (command, files / "train.csv", *COLUMNS, "--out", files / "out", "--backbone", files / "base")
+    asked += ("--methods", "lora, head", "--seeds", 2, "--epochs", 2, "--max-length", 32, "--shares", "0.5,1")
+    code, out, err = modicum(*asked)
+    assert code == 0, err
+    assert "4 trials, 8 rounds" in out
+    rows = list(csv.DictReader((files / "out" / "results.csv").open()))
+    assert {(row["method"], row["labels"]) for row in rows} == {
+        (m, n) for m in ("lora", "head") for n in (("20", "39") if command != "dynamics" else ("22", "45"))
+    }
+    page = (files / "out" / "report.html").read_text()
+    assert ("How far do layers move?" in page) == (command == "cka")
+    assert (files / "out" / "examples.csv").is_file() == (command == "dynamics")
+    if command == "dynamics":
+        examples = list(csv.DictReader((files / "out" / "examples.csv").open()))
+        assert len(examples) == 4 * 45 and len({row["id"] for row in examples}) == 45
+        assert set(examples[0]) >= {"method", "seed", "id", "label", "forgetting_events", "first_learned", "confidence"}
+        assert {row["label"] for row in examples} == {"class-0", "class-1", "class-2"}
+    code, out, err = modicum(*asked)
+    assert code == 0 and "8 of them done before" in out
+
+
+def test_pretraining_before_a_fit(modicum, files: Path) -> None:
+    told = ("--out", files / "model", "--backbone", files / "base", "--tapt", "simcse", "--epochs", 1)
+    code, out, err = modicum("fit", files / "half.csv", *COLUMNS, *told)
+    assert code == 0, err
+    assert out.count("Pretraining on 48 texts") == 10 and "Trained lora on 24 labels" in out
+    kept = json.loads((files / "model" / "modicum.json").read_text())
+    assert "simcse" in json.dumps(kept)
+    code, out, err = modicum("fit", files / "half.csv", *COLUMNS, *told[:4], "--tapt", "cloze")
+    assert code == 1 and "'mlm' or 'simcse'" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["shares", "FILES/train.csv", "--label", "topic", "--out", "x", "--shares", "a,b"], "numbers such as 0.1,0.3"),
+        (["shares", "FILES/train.csv", "--label", "topic", "--out", "x", "--shares", "1,0.5"], "shares must rise"),
+        (["cka", "FILES/train.csv", "--label", "topic", "--out", "x", "--methods", "loar"], "did you mean 'lora'"),
+        (["dynamics", "FILES/train.csv", "--label", "topic", "--out", "x", "--seeds", "0"], "seeds must be a count"),
+        (["study", "STUDY", "--out", "x", "--profile", "small"], "unknown profile 'small'"),
         (["fit", "FILES/train.csv", "--out", "x", "--method", "bitfitt"], "did you mean 'bitfit'"),
         (["fit", "FILES/trane.csv", "--out", "x"], "did you mean 'train.csv'"),
         (["fit", "FILES/train.csv", "--out", "x", "--label", "tpoic"], "topic"),
@@ -102,7 +141,8 @@ def test_fit_predict_select_export(modicum, files: Path) -> None:
     ],
 )
 def test_mistakes_get_a_sentence_and_no_traceback(modicum, files: Path, arguments: list[str], message: str) -> None:
-    code, out, err = modicum(*(a.replace("FILES", str(files)) for a in arguments))
+    names = {"FILES": str(files), "STUDY": str(study_file(files))}
+    code, out, err = modicum(*(a.replace("FILES", names["FILES"]).replace("STUDY", names["STUDY"]) for a in arguments))
     assert code == 1
     assert err.startswith("Error: ") and message in err
     assert "Traceback" not in err + out

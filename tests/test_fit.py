@@ -64,7 +64,7 @@ def test_length_in_seconds() -> None:
     fitted = train((8, 20), Training(seconds=0.3, batch_size=8), "head")
     assert 0.3 < time.perf_counter() - started < 5
     assert all(f.steps > 3 and len(f.dynamics.correct) > 1 for f in fitted)
-    assert sum(f.seconds for f in fitted) == pytest.approx(0.3, abs=0.2)
+    assert all(f.seconds == pytest.approx(0.3, abs=0.2) for f in fitted)  # each run's own
 
 
 def test_hardly_any_time_is_one_step() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from tiny import pooled_by, random_weights, save_tiny, sentences
+from tiny import CONFIGS, pooled_by, random_weights, save_tiny, sentences
+from transformers import AutoModel
 
 from modicum.data.dataset import Dataset
 from modicum.engine.backbone import Backbone
@@ -159,11 +160,11 @@ def test_maps_of_one_input_may_see_another(method: str | None, load: Callable[..
     asked = [("query", x), ("key", x), ("key", y), ("query", y), ("value", x), ("value", x), ("key", x)]
 
     def ask(name: str, given: torch.Tensor) -> torch.Tensor:
-        with backbone._during(backbone._pass_over(batch, 1, adapter, None, True)):
+        with backbone._steps.during(backbone._pass_over(batch, 1, adapter, None)):
             return maps[name](given)
 
     alone = [ask(name, given) for name, given in asked]
-    with backbone._during(backbone._pass_over(batch, 1, adapter, None, True)):
+    with backbone._steps.during(backbone._pass_over(batch, 1, adapter, None)):
         found = [maps[name](given) for name, given in asked]
     for mine, expected, (_, given) in zip(found, alone, asked, strict=True):
         torch.testing.assert_close(mine, expected, atol=1e-5, rtol=1e-5)
@@ -176,3 +177,35 @@ def test_maps_of_one_input_may_see_another(method: str | None, load: Callable[..
     else:
         plain = torch.nn.functional.linear(y, maps["key"].weight, maps["key"].bias)
         assert (found[2] - plain).abs().max() > 0.01
+
+
+# -- layer by layer ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+@pytest.mark.parametrize("architecture", sorted(CONFIGS))
+def test_layers_are_those_of_each_text_alone(architecture: str, pooling: str, load: Callable[..., Backbone]) -> None:
+    backbone = load(architecture, pooling)
+    batch = row(backbone)
+    plain = AutoModel.from_pretrained(backbone.folder, attn_implementation="eager").eval()
+    with torch.inference_mode():
+        found, states = backbone.by_layer(batch), backbone.states(batch)
+        for i, text in enumerate(batch.order):
+            inputs = backbone.tokenizer(TEXTS[text], truncation=True, max_length=40, return_token_type_ids=False)
+            ids = torch.tensor([inputs["input_ids"]])
+            alone = plain(input_ids=ids, output_hidden_states=True).hidden_states
+            expected = torch.stack([h[0].mean(0) if pooling == "mean" else h[0, 0] for h in alone])
+            torch.testing.assert_close(found[:, i], expected, atol=2e-4, rtol=1e-3)
+            own = states[torch.from_numpy(batch.text_of_token) == i]
+            torch.testing.assert_close(own, alone[-1][0], atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", [*WRITTEN, *STANDING, "peft:loha", "peft:prompt_tuning"])
+def test_the_last_layer_is_what_the_run_encodes(method: str) -> None:
+    backbone = fake_backbone()
+    bank, batch = bank_of(backbone, method), row(backbone)
+    with torch.inference_mode():
+        every, pooled = bank.by_layer(batch), bank(batch).pooled
+        assert every.shape == (3, 8, 16)
+        torch.testing.assert_close(every[-1], pooled, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(bank.settle().by_layer(batch), every, atol=1e-4, rtol=1e-3)

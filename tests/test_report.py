@@ -7,84 +7,17 @@ import io
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from toy_report import page, rows, source, table
 
 from modicum.base.errors import DataError, UnknownName
-from modicum.report import TIMING_COLUMNS, ReportSource, curve_table, write_report
+from modicum.report import TIMING_COLUMNS, curve_table, write_report
 from modicum.report.document import build_document
-from modicum.report.figures import PALETTE
+from modicum.report.drawing import PALETTE
 from modicum.report.frame import build_frame
 from modicum.report.text import escape_latex, escape_markdown, latex, markdown, results_csv
-
-GAIN = {"random": 0.0, "entropy": 0.03, "badge": -0.03}
-
-
-def rows(methods=("full", "lora"), strategies=("random", "entropy", "badge"), seeds=3, rounds=4, datasets=("trec",)):
-    rng = np.random.default_rng(0)
-    made = []
-    for dataset in datasets:
-        for m, method in enumerate(methods):
-            for strategy in strategies:
-                for seed in range(seeds):
-                    luck = rng.normal(0, 0.002)
-                    for r in range(rounds):
-                        f1 = 0.5 + 0.1 * r + 0.02 * m + GAIN.get(strategy, 0.01) * (r > 0) + luck + rng.normal(0, 0.002)
-                        made.append({
-                            "trial": f"{dataset}-{method}-{strategy}-{seed}", "dataset": dataset, "backbone": "minilm",
-                            "method": method, "strategy": strategy, "seed": seed, "round": r, "labels": 100 + 50 * r,
-                            "macro_f1": f1, "accuracy": f1 + 0.05, "parameters": 1000 * (m + 1), "steps": 10,
-                            "train_loss": 0.1, "fit_seconds": 2.0, "score_seconds": 0.5 if r < rounds - 1 else None,
-                            "select_seconds": 0.25, "peak_memory_mb": 100.0 + r,
-                        })  # fmt: skip
-    return made
-
-
-def source(made=None, **options):
-    return ReportSource("A study", options.pop("metric", "macro_f1"), rows() if made is None else made, **options)
-
-
-class Checker(HTMLParser):
-    """Collects what tests ask about, and fails on tags that do not nest."""
-
-    VOID = {"meta", "link", "br", "hr", "img"}
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.ids, self.tags, self.attributes, self.text = [], [], [], [], []
-        self.feed(page)
-        assert not self.open, f"unclosed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes.append((tag, dict(attrs)))
-        self.ids += [value for name, value in attrs if name == "id"]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-def page(made, tmp_path, **options):
-    path = write_report(source(made, **options), tmp_path)
-    text = path.read_text(encoding="utf-8")
-    return text, Checker(text)
-
-
-def table(document, key):
-    return next(part.table for part in document.sections[0].parts if part.key == key)
-
 
 # What is written
 
@@ -114,7 +47,7 @@ def test_the_page_is_accessible(tmp_path):
     assert [tag for tag in checked.tags if tag == "h1"] == ["h1"]
     images = [attrs for _, attrs in checked.attributes if attrs.get("role") == "img"]
     assert len(images) == 2 + 3 + 2 and all(attrs["aria-label"] for attrs in images)
-    assert checked.tags.count("caption") == checked.tags.count("table") == 5
+    assert checked.tags.count("caption") == checked.tags.count("table") == 6
     assert all("scope" in attrs for tag, attrs in checked.attributes if tag == "th")
 
 
@@ -159,6 +92,18 @@ def test_results_have_timing_last_floats_by_repr_and_gaps_empty():
 def test_results_do_not_show_the_order_in_which_trials_finished():
     made = rows()
     assert results_csv(source(made)) == results_csv(source(made[::-1]))
+
+
+def test_examples_are_written_sorted_where_there_are_some(tmp_path):
+    examples = [
+        {"dataset": "trec", "seed": seed, "id": f"e{i}", "first_learned": -1, "confidence": float("nan")}
+        for seed in (1, 0)
+        for i in (2, 1)
+    ]
+    write_report(source(examples=examples), tmp_path)
+    assert (tmp_path / "examples.csv").read_text(encoding="utf-8").splitlines() == [
+        "dataset,seed,id,first_learned,confidence", "trec,0,e1,-1,", "trec,0,e2,-1,", "trec,1,e1,-1,", "trec,1,e2,-1,"
+    ]  # fmt: skip
 
 
 # What is said
@@ -245,10 +190,10 @@ def test_the_manifest_is_shown_collapsed(tmp_path):
     ("options", "parts"),
     [
         ({"seeds": 1}, {"result", "random", "target", "method", "cost"}),
-        ({"strategies": ("entropy",)}, {"result", "target", "method", "cost"}),
-        ({"strategies": ("entropy", "badge"), "methods": ("lora",)}, {"result", "target", "cost"}),
-        ({"strategies": ("random",), "methods": ("lora",)}, {"result", "target", "cost"}),
-        ({"rounds": 1}, {"result", "random", "method", "cost"}),
+        ({"strategies": ("entropy",)}, {"result", "target", "method", "variability", "cost"}),
+        ({"strategies": ("entropy", "badge"), "methods": ("lora",)}, {"result", "target", "variability", "cost"}),
+        ({"strategies": ("random",), "methods": ("lora",)}, {"result", "target", "variability", "cost"}),
+        ({"rounds": 1}, {"result", "random", "method", "variability", "cost"}),
     ],
 )
 def test_small_studies_have_the_parts_that_make_sense(options, parts, tmp_path):

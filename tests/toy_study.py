@@ -43,9 +43,13 @@ class Watcher:
         self.limit = limit
         self.heard: list[tuple[str, Mapping[str, Any]]] = []
         self.counts: tuple[int, int, int] = (0, 0, 0)
+        self.epochs: list[tuple[str, int]] = []
 
     def started(self, study: Study, trials: int, rounds: int, done: int) -> None:
         self.counts = (trials, rounds, done)
+
+    def pretrained(self, trial: Trial, epoch: int, loss: float) -> None:
+        self.epochs.append((trial.method.name, epoch))
 
     def round_done(self, trial: Trial, record: Mapping[str, Any]) -> None:
         self.heard.append((trial.key(), record))

@@ -10,6 +10,8 @@ from modicum.base.types import Task
 
 MAIN_METRIC: dict[Task, str] = {"classification": "macro_f1", "regression": "pearson"}
 
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "log_loss", "loss"})
+
 
 def evaluate(task: Task, truth: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
     """Metrics by name.

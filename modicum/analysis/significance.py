@@ -178,16 +178,16 @@ def seeds_needed(alpha: float = 0.05, comparisons: int = 1) -> int:
     return n
 
 
-def reach_warning(n: int, *, alpha: float = 0.05, comparisons: int = 1) -> str | None:
-    """What to tell the reader where n seeds cannot reach alpha whatever they show; None where they can."""
+def reach_warning(n: int, *, alpha: float = 0.05, comparisons: int = 1, unit: str = "seed") -> str | None:
+    """What to tell the reader where n seeds, or other units, cannot reach alpha whatever they show; else None."""
     least = smallest_p(n)
     if least * max(comparisons, 1) <= alpha:
         return None
-    seeds = f"{n} seed{'s' if n != 1 else ''}"
-    holm_needs = f"{seeds_needed(alpha, comparisons)} seeds under Holm's correction for {comparisons} comparisons"
+    seeds = f"{n} {unit}{'s' if n != 1 else ''}"
+    holm_needs = f"{seeds_needed(alpha, comparisons)} {unit}s under Holm's correction for {comparisons} comparisons"
     floor = f"the smallest two-sided p of a paired test is {least:.4g}"
     if least > alpha:
-        return f"{seeds} cannot reach α = {alpha:g}: {floor}. It takes {seeds_needed(alpha)} seeds" + (
+        return f"{seeds} cannot reach α = {alpha:g}: {floor}. It takes {seeds_needed(alpha)} {unit}s" + (
             f", or {holm_needs}." if comparisons > 1 else "."
         )
     return f"{seeds} cannot reach α = {alpha:g} after correction: {floor}. It takes {holm_needs}."

@@ -114,6 +114,7 @@ class ActiveLearner:
     def _engine_for(self) -> Engine:
         if self._engine is None:
             self._engine = self._template.engine(self.dataset, self._task, len(self.classes) or 1)
+            self._template.begin(self._engine)
         return self._engine
 
     def _signals(self, ids: Sequence[ExampleId], wanted: Any, labelled: bool = False) -> Mapping[Any, Any]:

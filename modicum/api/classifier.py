@@ -14,7 +14,7 @@ from modicum.analysis.metrics import evaluate
 from modicum.api.backbones import shared_backbone
 from modicum.api.texts import Texts, split_pairs
 from modicum.base.errors import DataError, SpecError
-from modicum.base.training import FitJob, Training
+from modicum.base.training import FitJob, Pretraining, Training
 from modicum.base.types import Signal, Task
 from modicum.data.dataset import Dataset
 from modicum.engine.backbone import Backbone, Pooling
@@ -22,12 +22,14 @@ from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted
 from modicum.engine.precision import Precision
+from modicum.engine.pretraining import pretrain
 from modicum.export.checkpoint import check_backbone, load_checkpoint, save_checkpoint
 from modicum.export.peft import write_merged
 from modicum.methods import METHODS
 from modicum.methods.base import Method
 
 OnBatch = Callable[[int], None]
+OnEpoch = Callable[[int, float], None]
 
 
 class Classifier(ClassifierMixin, BaseEstimator):
@@ -36,6 +38,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     backbone: ``minilm``, a folder, a name on the Hugging Face hub, or a loaded ``Backbone``.
     method: a name (see ``modicum methods``) or a table such as ``{"name": "lora", "rank": 4}``.
     training: settings of ``modicum.base.training.Training``, such as ``{"epochs": 30}``.
+    tapt: task-adaptive pretraining on the texts before labels are looked at: ``mlm``, ``simcse``, or settings of
+    ``modicum.base.training.Pretraining`` such as ``{"objective": "mlm", "epochs": 5}``.
 
     After ``fit``: ``classes_`` (k,) in sorted order (empty for regression), ``n_parameters_`` trained parameters.
     Labels that are floats with fractions make a regressor: ``predict`` then gives values.
@@ -48,6 +52,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         *,
         seed: int = 0,
         training: Mapping[str, Any] | Training | None = None,
+        tapt: str | Mapping[str, Any] | Pretraining | None = None,
         pooling: Pooling = "auto",
         max_length: int = 256,
         precision: Precision = "auto",
@@ -57,6 +62,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.method = method
         self.seed = seed
         self.training = training
+        self.tapt = tapt
         self.pooling = pooling
         self.max_length = max_length
         self.precision = precision
@@ -80,15 +86,26 @@ class Classifier(ClassifierMixin, BaseEstimator):
             self.classes_ = np.array([given[i] for i in firsts_of])
         return self
 
-    def fit_dataset(self, dataset: Dataset) -> Self:
-        """Train on the labelled rows of a data set."""
+    def fit_dataset(self, dataset: Dataset, texts: Dataset | None = None, on_epoch: OnEpoch | None = None) -> Self:
+        """Train on the labelled rows of a data set.
+
+        texts: what ``tapt`` learns from, by default all rows of the data set. on_epoch: called with the number of its
+        epochs that are done and the last one's mean loss.
+        """
         engine = self.engine(dataset, dataset.task, len(dataset.classes) or 1)
+        self.begin(engine, texts, on_epoch)
         chosen = dataset.labelled_positions()
         if not len(chosen):
             raise SpecError(f"{dataset.name!r} has no labelled row to train on")
         ids = tuple(dataset.ids[int(i)] for i in chosen)
         fitted = engine.fit([FitJob(ids, dataset.labels[chosen], self.seed, 0)])[0]
         return self.adopt(fitted, dataset.task, dataset.classes)
+
+    def begin(self, engine: Engine, texts: Dataset | None = None, on_epoch: OnEpoch | None = None) -> None:
+        """Let an engine's runs begin from what ``tapt`` makes of the texts, by default the engine's own."""
+        if (settings := Pretraining.of(self.tapt)) is not None:
+            corpus = engine.corpus if texts is None else Corpus(engine.backbone, texts)
+            engine.start = pretrain(engine.backbone, corpus, engine.method, settings, on_epoch).adapter
 
     def adopt(self, fitted: Fitted, task: Task, classes: Sequence[str]) -> Self:
         """Become the classifier that an engine has trained on this backbone with this method."""
@@ -145,7 +162,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint: safetensors and JSON, and PEFT's format beside them where PEFT has the method."""
         check_is_fitted(self, "weights_")
-        training = self._training().model_dump(mode="json")
+        training, tapt = self._training().model_dump(mode="json"), Pretraining.of(self.tapt)
         save_checkpoint(
             Path(folder),
             self.loaded_backbone(),
@@ -153,7 +170,12 @@ class Classifier(ClassifierMixin, BaseEstimator):
             task=self.task_,
             classes=self.class_names_,
             method=self._method_choice(),
-            settings={"seed": self.seed, "training": training, "label_type": self.classes_.dtype.kind},
+            settings={
+                "seed": self.seed,
+                "training": training,
+                "tapt": tapt and tapt.model_dump(mode="json"),
+                "label_type": self.classes_.dtype.kind,
+            },
         )
 
     def export(self, folder: str | Path) -> str:
@@ -181,6 +203,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             method={"name": name, **options} if options else name,
             seed=found.settings["seed"],
             training=found.settings["training"],
+            tapt=found.settings.get("tapt"),
             pooling=found.backbone["pooling"],
             max_length=found.backbone["max_length"],
             precision=precision,
@@ -221,6 +244,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def engine(self, dataset: Dataset, task: Task, outputs: int) -> Engine:
         """What trains and scores on a data set with these settings; outputs: classes, or 1 for regression."""
         method, training = self._method(), self._training()  # wrong settings are told before a backbone is loaded
+        Pretraining.of(self.tapt)
         backbone = self.loaded_backbone()
         return Engine(backbone, Corpus(backbone, dataset), method, training, task, outputs)
 

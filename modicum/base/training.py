@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from modicum.base.errors import SpecError
 from modicum.base.spec import Record
 from modicum.base.types import ExampleId
 
@@ -20,6 +23,14 @@ class Training(Record):
     batch_size: texts a step. warmup: share of the steps. weight_decay: AdamW's. clip: largest gradient norm.
     seconds: stop after so many seconds of training (the result then depends on the machine).
     balanced: weight each class by 1 / its frequency. head_dropout: before the head.
+
+    until: what may end a run before that. ``fixed``: nothing. ``loss-plateau``: the loss of an epoch has not fallen by
+    a share ``tolerance`` for ``patience`` epochs. ``besov``: the mean Besov index of the layers' representations of the
+    labelled texts has not risen for ``patience`` epochs; the model of its peak is kept (BEAST, Jukić & Šnajder 2023b).
+    ``oracle-test``: the same with the metric on the test set, a diagnostic that no practice can follow. Under a rule
+    the rate does not decay, and no epoch before ``least_epochs`` counts. A method that leaves the encoder as it is has
+    no layers to judge, and runs to its end.
+    drop_forgotten: train a second time without the examples that the first training forgot so often.
     """
 
     epochs: int = Field(default=15, ge=1)
@@ -32,12 +43,65 @@ class Training(Record):
     seconds: float | None = Field(default=None, gt=0)
     balanced: bool = False
     head_dropout: float = Field(default=0.1, ge=0, lt=1)
+    until: Literal["fixed", "loss-plateau", "besov", "oracle-test"] = "fixed"
+    patience: int = Field(default=3, ge=1)
+    tolerance: float = Field(default=0.01, ge=0, lt=1)
+    least_epochs: int = Field(default=5, ge=1)
+    drop_forgotten: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _once_is_enough(self) -> Training:
+        if self.seconds is not None and self.drop_forgotten is not None:
+            raise ValueError("drop_forgotten trains twice, so it cannot go with seconds: leave one of them out")
+        return self
 
     def total_steps(self, labels: int) -> int:
         """Steps of a run with so many labels."""
         if self.steps is not None:
             return self.steps
         return max(self.min_steps, self.epochs * -(-labels // self.batch_size))
+
+
+class Pretraining(Record):
+    """Task-adaptive pretraining: a method learns from the texts alone before it sees labels (Gururangan et al. 2020).
+
+    objective: ``mlm``, masked language modelling (Devlin et al. 2019: of the chosen tokens 80 % are masked, 10 % become
+    random ones, 10 % stay), or ``simcse``, by which two views of a text under dropout find each other in their batch
+    (Gao et al. 2021). mask: share of tokens, or of words if ``whole_words``, that is chosen. temperature: of simcse.
+    cutoff: share of each view's tokens that the mask stands for (after the token cutoff of Yan et al. 2021, who zero
+    them); 0 is simcse as published, which leaves next to nothing to learn to an encoder that was trained contrastively.
+    learning_rate: peak rate; the method's own where absent. head_learning_rate: of the masked-language head, which is
+    the encoder's own where its files hold one; ``learning_rate`` then, and 1e-3 for a new head. texts: at most so many
+    random ones. seed: one pretraining serves all trials.
+    """
+
+    objective: Literal["mlm", "simcse"] = "mlm"
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    mask: float = Field(default=0.15, gt=0, lt=1)
+    whole_words: bool = False
+    temperature: float = Field(default=0.05, gt=0)
+    cutoff: float = Field(default=0.2, ge=0, lt=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    head_learning_rate: float | None = Field(default=None, gt=0)
+    warmup: float = Field(default=0.06, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    texts: int | None = Field(default=None, ge=2)
+    seed: int = Field(default=0, ge=0)
+
+    @classmethod
+    def of(cls, value: Any) -> Pretraining | None:
+        """From an objective's name, a table of settings, or None or False for no pretraining.
+
+        Raises:
+            SpecError: it is something else.
+        """
+        if value is None or value is False or isinstance(value, Pretraining):
+            return value or None
+        if isinstance(value, str | Mapping):
+            return cls(**({"objective": value} if isinstance(value, str) else value))
+        raise SpecError(f'tapt is false, "mlm", "simcse", or a table such as {{objective = "mlm"}}, got {value!r}')
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,14 @@ class StudyWatcher:
         self._stop = lambda: bar.__exit__(None, None, None)
         self._advance(done)
 
+    def pretrained(self, trial: Any, epoch: int, loss: float) -> None:
+        name = {"dataset": trial.dataset, "method": trial.method.label, "objective": trial.tapt.objective}
+        if self.as_json:
+            emit("pretraining", **name, epoch=epoch, epochs=trial.tapt.epochs, loss=loss)
+        else:
+            what = f"{trial.dataset} {trial.method.label}: {trial.tapt.objective}"
+            say(f"{what}, epoch {epoch} of {trial.tapt.epochs}, loss {loss:.3f}")
+
     def round_done(self, trial: Any, record: Mapping[str, Any]) -> None:
         import time
 
@@ -104,7 +112,7 @@ class StudyWatcher:
         metrics = {k: v for k, v in record.items() if isinstance(v, int | float)}
         name = {
             "dataset": trial.dataset,
-            "method": trial.method.label,
+            "method": trial.label,
             "strategy": trial.strategy.label,
             "seed": trial.seed,
         }
@@ -112,7 +120,7 @@ class StudyWatcher:
             emit("round", **name, **metrics, done=self._done, rounds=self._total, eta_seconds=round(eta, 1))
         elif not sys.stderr.isatty():
             main = next(iter(metrics.items()))
-            what = f"{trial.dataset} {trial.method.label} × {trial.strategy.label}, seed {trial.seed}"
+            what = f"{trial.dataset} {trial.label} × {trial.strategy.label}, seed {trial.seed}"
             say(
                 f"[{self._done}/{self._total}] {what}: {record['labels']} labels, "
                 f"{main[0]} {main[1]:.3f} (ETA {clock(eta)})"

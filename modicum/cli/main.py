@@ -32,6 +32,19 @@ Options = Annotated[
 PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16: of the frozen weights.")]
 
 
+Labelled = Annotated[str, typer.Argument(help="csv, tsv, jsonl or parquet with texts and labels; or helpdesk.")]
+StudyOut = Annotated[Path, typer.Option("--out", help="Where results and report go; unfinished work is resumed.")]
+Methods = Annotated[str, typer.Option("--methods", help="Names with commas between; see: modicum methods.")]
+Shares = Annotated[str, typer.Option("--shares", help="Shares of the labels to train on, rising, such as 0.1,0.5,1.")]
+Seeds = Annotated[int, typer.Option("--seeds", help="Runs of each method.")]
+Test = Annotated[
+    str | None, typer.Option("--test", help="Labelled data to test on; without, some labels are held out.")
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the labels.")]
+BackboneName = Annotated[str, typer.Option("--backbone", help="minilm, a folder, or a name on the Hugging Face hub.")]
+MaxLength = Annotated[int, typer.Option("--max-length", help="Texts are cut to so many tokens.")]
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where results and report go.")] = Path("modicum-demo"),
@@ -48,12 +61,13 @@ def study(
     file: Annotated[Path, typer.Argument(help="The study's TOML file.")],
     out: Annotated[Path, typer.Option(help="Where results and report go; an unfinished study in it is resumed.")],
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the study's data, in place of its file's.")] = None,
+    profile: Annotated[str | None, typer.Option(help="A [profiles.NAME] section of the file.")] = None,
     json: Json = False,
 ) -> None:
     """Run a study, or go on with one that was stopped."""
     from modicum.cli.studies import run
 
-    run(file, out, json, data_dir)
+    run(file, out, json, data_dir, profile)
 
 
 @app.command()
@@ -64,12 +78,46 @@ def report(folder: Annotated[Path, typer.Argument(help="A study's folder, finish
     write(folder)
 
 
+def _question(name: str, default_shares: str, default_seeds: int, doc: str) -> None:
+    """A command that runs a study on one file of labels."""
+
+    def command(
+        data: Labelled,
+        out: StudyOut,
+        methods: Methods = "lora,full",
+        shares: Shares = default_shares,
+        seeds: Seeds = default_seeds,
+        test: Test = None,
+        text: Text = None,
+        label: Label = None,
+        pair: Pair = None,
+        id: Id = None,
+        epochs: Epochs = None,
+        backbone: BackboneName = "minilm",
+        max_length: MaxLength = 256,
+        skip_bad_rows: Skip = False,
+        json: Json = False,
+    ) -> None:
+        from modicum.cli import analyses
+
+        settings = {"methods": methods, "shares": shares, "seeds": seeds, "test": test, "text": text, "label": label}
+        settings |= {"pair": pair, "id": id, "epochs": epochs, "backbone": backbone, "max_length": max_length}
+        getattr(analyses, name)(data, out, settings | {"skip_bad_rows": skip_bad_rows}, json)
+
+    app.command(name, help=doc)(command)
+
+
+_question("dynamics", "1", 3, "Show which examples are learned late, forgotten, or never learned in training.")
+_question("cka", "0.1,0.3,1", 5, "Show how far tuning moves each layer from the pretrained model (CKA).")
+_question("shares", "0.1,0.3,0.5,0.7,1", 5, "Compare methods on growing shares of the labels.")
+
+
 @app.command()
 def fit(
-    data: Annotated[str, typer.Argument(help="csv, tsv, jsonl or parquet with texts and labels; or helpdesk.")],
+    data: Labelled,
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
     method: Annotated[str, typer.Option(help="See: modicum methods.")] = "lora",
-    backbone: Annotated[str, typer.Option(help="minilm, a folder, or a name on the Hugging Face hub.")] = "minilm",
+    backbone: BackboneName = "minilm",
     text: Text = None,
     label: Label = None,
     pair: Pair = None,
@@ -78,7 +126,10 @@ def fit(
         int | None, typer.Option("--labels-at", help="Use only so many of the labels, drawn at random.")
     ] = None,
     test: Annotated[str | None, typer.Option(help="Labelled data to report quality on.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the labels.")] = None,
+    epochs: Epochs = None,
+    tapt: Annotated[
+        str | None, typer.Option(help="First learn from all texts, labelled or not: mlm or simcse.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
     option: Options = None,
     precision: PrecisionOption = "auto",
@@ -97,6 +148,7 @@ def fit(
         labels_at=labels_at,
         test=test,
         epochs=epochs,
+        tapt=tapt,
         seed=seed,
         options=option or [],
         precision=precision,

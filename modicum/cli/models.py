@@ -36,6 +36,7 @@ def fit(
     labels_at: int | None,
     test: str | None,
     epochs: int | None,
+    tapt: str | None,
     seed: int,
     options: Sequence[str],
     precision: str,
@@ -51,14 +52,21 @@ def fit(
     chosen = _subset(dataset, labels_at, seed)
     training = {"epochs": epochs} if epochs is not None else None
     choice = {"name": method, **_options(options)}
-    model = Classifier(backbone, choice, seed=seed, training=training, precision=_precision(precision))
+    model = Classifier(backbone, choice, seed=seed, training=training, tapt=tapt, precision=_precision(precision))
     held = None  # read before training: a wrong name should cost a second, not an afternoon
     if test_path is not None:
         held = _load(test_path, columns, skip_bad_rows, quiet=True, for_training=False, task=dataset.task)
         if not len(held.labelled_positions()):
             raise DataError(f"{test_path} has no labels to test on: name its label column with --label")
     out.mkdir(parents=True, exist_ok=True)
-    model.fit_dataset(dataset.subset(chosen))
+
+    def told(epoch: int, loss: float) -> None:
+        if as_json:
+            console.emit("pretraining", epoch=epoch, loss=loss)
+        else:
+            console.say(f"Pretraining on {len(dataset):,} texts: epoch {epoch}, loss {loss:.3f}")
+
+    model.fit_dataset(dataset.subset(chosen), texts=dataset, on_epoch=told)
     model.save(out)
     facts: dict[str, Any] = {
         "labels": len(chosen),

@@ -7,16 +7,21 @@ from pathlib import Path
 from modicum.cli import console
 from modicum.report import ReportSource, curve_table, write_report
 from modicum.study.run import Results, load_results, run_study
-from modicum.study.spec import read_study
+from modicum.study.spec import Study, read_study
 
 QUICKSTART = Path(__file__).parent / "quickstart.toml"
 
 
-def run(file: Path, out: Path, as_json: bool, data_dir: Path | None = None) -> None:
-    """Run or resume, print the curves, write the report."""
+def run(file: Path, out: Path, as_json: bool, data_dir: Path | None = None, profile: str | None = None) -> None:
+    """Run or resume a study file, print the curves, write the report."""
+    run_and_show(read_study(file, data_dir, profile), out, as_json)
+
+
+def run_and_show(study: Study, out: Path, as_json: bool) -> None:
+    """Run or resume a study, print the curves, write the report."""
     watcher = console.StudyWatcher(as_json)
     try:
-        results = run_study(read_study(file, data_dir), out, watcher)
+        results = run_study(study, out, watcher)
     except KeyboardInterrupt:
         watcher.finished()
         console.fail(f"stopped; every finished round is kept in {out}, and the same command goes on from there")
@@ -32,7 +37,7 @@ def write(folder: Path) -> None:
 
 
 def _show(results: Results, out: Path, as_json: bool) -> None:
-    source = ReportSource(results.title, results.metric, results.rows, results.manifest, results.notes)
+    source = ReportSource(**vars(results))
     path = write_report(source, out)
     if as_json:
         console.emit("finished", report=str(path), results=str(out / "results.csv"))

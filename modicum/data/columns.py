@@ -16,8 +16,9 @@ NAMES: dict[Role, tuple[str, ...]] = {
     "label": ("label", "labels", "class", "category", "target", "intent", "topic", "sentiment", "gold", "gold_label"),
     "pair": ("text_pair", "sentence2", "text2", "text_b", "hypothesis", "question2", "pair"),
     "id": ("id", "example_id", "guid", "uuid", "uid", "sentence_id", "idx"),
+    "split": (),
 }  # fmt: skip
-"""Names that a column of each role usually bears, the likeliest first."""
+"""Names that a column of each role usually bears, the likeliest first; the split is never guessed."""
 
 
 @dataclass(frozen=True)

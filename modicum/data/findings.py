@@ -9,7 +9,7 @@ from typing import Literal
 from modicum.base.errors import DataError
 from modicum.base.types import Task
 
-Role = Literal["text", "pair", "label", "id"]
+Role = Literal["text", "pair", "label", "id", "split"]
 Unit = Literal["line", "row", "item"]
 
 WAY_OUT = ", or leave such rows out with --skip-bad-rows (skip_bad_rows=True)"

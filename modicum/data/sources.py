@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
+import pyarrow.compute as pc
+
 from modicum.base.errors import DataError, UnknownName, did_you_mean
 from modicum.base.types import Task
 from modicum.data.checks import check
@@ -60,6 +62,7 @@ def load(
     format: Format | None = None,
     labels_required: bool = False,
     for_training: bool = True,
+    where: tuple[str, str] | None = None,
     name: str | None = None,
 ) -> Dataset:
     """Load a csv, tsv, jsonl or parquet file (the text formats also gzipped), or ``hub:NAME[/CONFIG][:SPLIT]``.
@@ -70,6 +73,7 @@ def load(
     format: needed only where the file's name does not end in it.
     labels_required: a row without a label is a bad row.
     for_training: there must be two classes or more and two rows of each; False for test sets and pools.
+    where: a column and a value: only rows that have it there are taken.
     name: the data set's name, by default the file's.
 
     Raises:
@@ -78,6 +82,7 @@ def load(
     """
     wanted = Wanted(task, class_names(classes), for_training, labels_required)
     named: dict[Role, str | None] = {"text": text, "pair": pair, "label": label, "id": id}
+    named["split"] = where[0] if where else ""
     reader = open_source(path, format, label)
     sample = reader.sample()
     columns = choose(sample, named, reader.source)
@@ -89,6 +94,8 @@ def load(
     rows = reader.rows(columns, bad)
     if not rows.read:
         raise DataError(f"{reader.source} names columns but has no rows of data; add some")
+    if where:
+        rows = _only(rows, where, reader)
     id_column = columns.of("id")
     checked = check(rows, wanted, bad, id_guessed=id_column is not None and id_column.guessed)
     if checked.guessed_id_repeats and id_column is not None:
@@ -103,6 +110,17 @@ def load(
         reasons=tuple(bad.first),
     )
     return Dataset.of(checked, _name_of(path) if name is None else name, report)
+
+
+def _only(rows: Rows, where: tuple[str, str], reader: Reader) -> Rows:
+    column, value = where
+    values = rows.columns["split"]
+    same = pc.fill_null(pc.equal(values, value), False).to_numpy(zero_copy_only=False)
+    if not same.any():
+        there = ", ".join(repr(v) for v in pc.unique(values).to_pylist()[:10])
+        raise DataError(f"{reader.source}: no row has {value!r} in column {column!r}; it holds {there}")
+    reader.notes.append(f"only the {same.sum():,} of {len(same):,} rows with {value!r} in column {column!r}")
+    return rows.keep(same).without("split")
 
 
 def open_source(path: str | Path, format: Format | None = None, label: str | None = None) -> Reader:

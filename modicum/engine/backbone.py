@@ -8,9 +8,9 @@ from __future__ import annotations
 import copy
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from modicum.base.errors import BackboneError, SpecError
 from modicum.base.spec import digest
-from modicum.engine.attention import IMPLEMENTATION, Masks, attend, current
+from modicum.engine.attention import IMPLEMENTATION, Masks
 from modicum.engine.linear import Maps
 from modicum.engine.loading import first_position, load_model, position_table
 from modicum.engine.memory import keep_pages
@@ -28,7 +28,8 @@ from modicum.engine.passes import Changed, Pass, Upper
 from modicum.engine.precision import Precision, best_device, resolve
 from modicum.engine.probes import Watch, three_texts
 from modicum.engine.rows import rows_of
-from modicum.engine.sites import find_attention, find_layers, find_sites, layer_of, siblings
+from modicum.engine.sites import find_attention, find_sites, layer_of
+from modicum.engine.steps import Steps
 from modicum.engine.tiles import Batch, pack, padded
 from modicum.engine.weights import find_weights
 from modicum.methods.base import Adapter, Method, Site
@@ -43,6 +44,7 @@ class Backbone:
     packed: whether batches are flat rows; False where the architecture cannot take them.
     stackable: whether several runs can share a pass; False where sites see what belongs to no text, and so to no run.
     positions: how many positions the model has embeddings for; None where it needs none.
+    folder: where its files lie, None where it was made from parts.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Backbone:
         fingerprint: str,
         pooling: Pooling = "first",
         max_length: int = 256,
+        folder: Path | None = None,
     ) -> None:
+        self.folder = folder
         self.model, self.tokenizer, self.name, self.fingerprint = (
             model.eval().requires_grad_(False),
             tokenizer,
@@ -70,9 +74,6 @@ class Backbone:
         self.first_position, self.positions = first_position(model), position_table(model)
         self.sites: list[Site] = []
         self._lock = threading.RLock()
-        self._pass: Pass | None = None
-        self._wrapped: list[nn.Module] = []
-        self._siblings: dict[str, list[Site]] = {}
         self.packed = self.stackable = False
         self._set_up()
 
@@ -110,12 +111,13 @@ class Backbone:
         if not any((found.folder / file).is_file() for file in files):  # transformers would make an empty one
             names = ", ".join(sorted(files))
             raise BackboneError(f"backbone {name!r} has no tokenizer: {found.folder} needs one of {names}")
-        return cls(model, tokenizer, name=name, fingerprint=found.fingerprint, pooling=pooling, max_length=max_length)
+        made = {"fingerprint": found.fingerprint, "pooling": pooling, "max_length": max_length, "folder": found.folder}
+        return cls(model, tokenizer, name=name, **made)
 
     def _set_up(self) -> None:
         attention = find_attention(self.model, int(self.config.num_attention_heads))
         self.sites = [*find_sites(self.model), *attention]
-        self._instrument()
+        self._steps = Steps(self.model, self.sites)
         self.packed = self._takes_packed_rows()
         if not self.packed:
             self.sites = [site for site in self.sites if site.role != "attention"]
@@ -134,7 +136,7 @@ class Backbone:
                     for row in torch.from_numpy(tokens.ids).split(tokens.lengths.tolist())
                 ]
                 self.model.set_attn_implementation(IMPLEMENTATION)
-                together = self._encode_packed(self._pass_over(batch, 1, None, None, True))
+                together = self._walk(replace(self._pass_over(batch, 1, None, None), packed=True))
         except Exception:  # an architecture may refuse packed rows in any way it likes; all of them mean "padded"
             return False
         tolerance = 0.15 if self.dtype == torch.bfloat16 else 1e-3
@@ -149,97 +151,6 @@ class Backbone:
         with torch.inference_mode():
             self.encode(pack(three_texts(self.config), np.arange(3), np.zeros(3, np.int64)), adapter=watch)
         return watch.texts_alone
-
-    # ---- instrumentation: adapters and dropout without a change to the model's code ------------------------------
-
-    def _instrument(self) -> None:
-        """Let the present pass step in at every site and dropout; without a pass the model is its own self."""
-        modules = self._modules = dict(self.model.named_modules())
-        self._maps = Maps(modules)
-        self._siblings = siblings(self.sites)
-        for site in self.sites:
-            if site.role == "attention":
-                modules[site.name].modicum_site = site  # type: ignore[assignment]
-            else:
-                self._wrap(modules[site.name], functools.partial(self._at_site, site))
-        self._layers = find_layers(self.sites)
-        for number, name in enumerate(self._layers):
-            self._wrap(modules[name], functools.partial(self._at_layer, number))
-        if "embeddings" in modules:
-            self._wrap(modules["embeddings"], self._at_embeddings)
-        for module in modules.values():
-            if isinstance(module, nn.Dropout) and module.p > 0:
-                self._wrap(module, functools.partial(self._at_dropout, module.p))
-
-    def _wrap(self, module: nn.Module, step: Callable[..., Tensor]) -> None:
-        module.forward = functools.partial(step, module.forward)
-        self._wrapped.append(module)
-
-    def _at_site(self, site: Site, frozen: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        now = self._pass
-        if now is None:
-            return frozen(*inputs)
-        adapter = None if now.changed is not None else now.adapter
-        linear = now.maps is not None and isinstance(self._modules[site.name], nn.Linear)
-        if linear and site.name in self._siblings:
-            return self._one_of(self._siblings[site.name], site, inputs[0], now, adapter)
-        frozen = now.maps.of(site.name) if linear else frozen  # type: ignore[union-attr]
-        if adapter is None or site.name not in adapter.sites:
-            return frozen(*inputs)
-        return adapter.around(site, frozen, *inputs, rows=now.rows)
-
-    def _at_embeddings(self, frozen: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        now = self._pass
-        return frozen(*args, **kwargs) if now is None or now.lower is None else now.lower
-
-    def _at_layer(
-        self, number: int, frozen: Callable[..., Tensor], hidden: Tensor, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        now = self._pass
-        if now is None or now.layer == 0:
-            return frozen(hidden, *args, **kwargs)
-        if now.lower is not None:
-            return hidden if number < now.layer else frozen(hidden, *args, **kwargs)
-        if number == now.layer:
-            now.reached = hidden
-        return frozen(hidden, *args, **kwargs) if number < now.layer else hidden
-
-    def _one_of(self, sites: list[Site], site: Site, x: Tensor, now: Pass, adapter: Adapter | None) -> Tensor:
-        """A site's output, computed together with its siblings' when the first of them is asked for this input."""
-        known, outputs = now.together.get(sites[0].name, (None, {}))
-        if known is not x or site.name not in outputs:
-            frozen = now.maps.of(*(s.name for s in sites))  # type: ignore[union-attr]
-            parts = (
-                frozen(x).split([s.outputs for s in sites], -1)
-                if adapter is None
-                else adapter.around_all(sites, frozen, x, now.rows)
-            )
-            outputs = dict(zip((s.name for s in sites), parts, strict=True))
-            now.together[sites[0].name] = x, outputs
-        return outputs.pop(site.name)
-
-    def _at_dropout(self, p: float, frozen: Callable[..., Tensor], x: Tensor) -> Tensor:
-        now = self._pass
-        return x if now is None or now.noise is None else now.noise.tokens(x, p, packed=now.packed)
-
-    def _attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
-        now = self._pass
-        assert now is not None
-        drop_rate = _attention_dropout(module)
-
-        def frozen(
-            q: Tensor, k: Tensor, v: Tensor, prefix: tuple[Tensor, Tensor] | None = None, gate: Tensor | None = None
-        ) -> Tensor:
-            q, k, v = (t[0].transpose(0, 1) for t in (q, k, v))
-            length = 0 if prefix is None else prefix[0].shape[2]
-            noisy = now.noise is not None and drop_rate > 0
-            kept = now.noise.attention(q.shape[1], length, drop_rate) if noisy else None  # type: ignore[union-attr]
-            return attend(q, k, v, prefix, None if gate is None else gate[0], now.masks, scale, window, kept)
-
-        site: Site = module.modicum_site  # type: ignore[assignment]
-        if now.adapter is not None and site.name in now.adapter.sites:
-            return now.adapter.around(site, frozen, q, k, v, rows=now.rows)
-        return frozen(q, k, v)
 
     @functools.cached_property
     def tokenizer_fingerprint(self) -> str:
@@ -265,7 +176,7 @@ class Backbone:
 
     def _walks_from(self, layer: int) -> bool:
         """Whether a pass that begins at a layer, with what lies below given, ends as the whole pass does."""
-        if not 0 < layer < len(self._layers):
+        if not 0 < layer < len(self._steps.layers):
             return False
         batch = pack(three_texts(self.config), np.arange(3), np.zeros(3, np.int64), first_position=self.first_position)
         with torch.inference_mode():
@@ -279,25 +190,19 @@ class Backbone:
         if not self.packed or not method.merge(method.within(self.sites), adapter, state):
             return None
         new = {n: t.to(self.device, self.dtype) for n, t in state.items() if t is not before.get(n)}
-        return Changed(new, Maps(self._modules, new))
+        return Changed(new, Maps(self._steps.modules, new))
 
     def plain_copy(self) -> nn.Module:
         """A copy of the encoder that shares the frozen weights; of Modicum's steps it keeps dropout alone."""
-        steps = [module.__dict__.pop("forward") for module in self._wrapped]
-        try:
+        with self._steps.absent():
             shared = {id(t): t for t in (*self.model.parameters(), *self.model.buffers())}
             twin = copy.deepcopy(self.model, memo=dict(shared))
-        finally:
-            for module, step in zip(self._wrapped, steps, strict=True):
-                module.forward = step
         self.drop_in(twin)
         return twin
 
     def drop_in(self, model: nn.Module) -> None:
         """Let the dropouts of a copy, and of what was built around it, draw from the present pass's streams."""
-        for module in model.modules():
-            if isinstance(module, nn.Dropout) and module.p > 0 and "forward" not in module.__dict__:
-                module.forward = functools.partial(self._at_dropout, module.p, module.forward)
+        self._steps.drop_in(model)
 
     # ---- passes --------------------------------------------------------------------------------------------------
 
@@ -317,18 +222,36 @@ class Backbone:
         changed: weights that hold the adapter's change already, so that it stands nowhere itself. lower: (1, places,
         width), what the layers below ``layer`` make of the batch (see ``walk_to``), so that they are not computed.
         """
-        packed = self.packed and (adapter is None or adapter.takes_packed)
-        now = self._pass_over(batch, runs, adapter, noise, packed, changed)
+        now = self._pass_over(batch, runs, adapter, noise, changed)
         now.lower, now.layer = lower, layer
         with self._lock:
-            return self._pool((self._encode_packed if packed else self._encode_padded)(now), now)
+            return self._pool(self._walk(now), now)
+
+    def states(
+        self, batch: Batch, *, runs: int = 1, adapter: Adapter | None = None, noise: Noise | None = None
+    ) -> Tensor:
+        """What the last layer makes of each token, (tokens, width), texts in the row's order."""
+        now = self._pass_over(batch, runs, adapter, noise)
+        with self._lock:
+            hidden = self._walk(now)
+        if now.packed:
+            return hidden[0, torch.from_numpy(batch.places).to(self.device)]
+        return hidden[torch.from_numpy(batch.mask).to(self.device)]
+
+    def by_layer(self, batch: Batch, *, adapter: Adapter | None = None, changed: Changed | None = None) -> Tensor:
+        """What the embeddings and each layer make of a batch's texts, (layers + 1, texts, width) fp32, pooled as the
+        last layer's output is; where that goes through the model's own pooler, by the first token."""
+        now = self._pass_over(batch, 1, adapter, None, changed)
+        with self._lock:
+            every = self._call(now, self._inputs(now) | {"output_hidden_states": True}).hidden_states
+        return torch.stack([self._pool(self._without_prompts(hidden, now), now, through=False) for hidden in every])
 
     def walk_to(self, layer: int, batch: Batch) -> Tensor:
         """What the layers below this one make of a batch, (1, places, width), in the backbone's precision."""
-        now = self._pass_over(batch, 1, None, None, True)
+        now = self._pass_over(batch, 1, None, None)
         now.layer = layer
         with self._lock:
-            self._encode_packed(now)
+            self._walk(now)
         assert now.reached is not None
         return now.reached
 
@@ -338,41 +261,45 @@ class Backbone:
         runs: int,
         adapter: Adapter | None,
         noise: Noise | None,
-        packed: bool,
         changed: Changed | None = None,
     ) -> Pass:
+        packed = self.packed and (adapter is None or adapter.takes_packed)
         rows = rows_of(batch, runs, packed, self.device, self.dtype)
-        maps = changed.maps if changed else self._maps
+        maps = changed.maps if changed else self._steps.maps
         return Pass(batch, rows, adapter, noise, Masks(batch, self.device, self.dtype), packed, maps, changed)
 
-    def _encode_packed(self, now: Pass) -> Tensor:
-        batch, adapter = now.batch, now.adapter
-        shift = adapter.position_shift if adapter else 0
-        room = (self.positions or 2**31) - self.first_position - shift
-        if batch.lengths.max() > room:
-            raise SpecError(
-                f"{shift} learned positions and a text of {batch.lengths.max()} tokens must fit into the "
-                f"{self.positions} positions of {self.name!r}: load it with max_length {room} or less"
-            )
-        inputs = {"input_ids": batch.ids.to(self.device), "position_ids": (batch.positions + shift).to(self.device)}
-        if batch.types is not None and self.segmented:
-            inputs["token_type_ids"] = batch.types.to(self.device)
-        return self._call(now, inputs).last_hidden_state
+    def _walk(self, now: Pass) -> Tensor:
+        """(1, places, width), or padded (texts, longest, width)."""
+        return self._without_prompts(self._call(now, self._inputs(now)).last_hidden_state, now)
 
-    def _encode_padded(self, now: Pass) -> Tensor:
-        ids, mask, types = padded(now.batch, self.config.pad_token_id or 0)
-        inputs = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+    def _inputs(self, now: Pass) -> dict[str, Any]:
+        batch, shift = now.batch, now.adapter.position_shift if now.adapter else 0
+        if not now.packed:
+            ids, mask, types = padded(batch, self.config.pad_token_id or 0)
+            inputs = {"input_ids": ids, "attention_mask": mask}
+        else:
+            room = (self.positions or 2**31) - self.first_position - shift
+            if batch.lengths.max() > room:
+                raise SpecError(
+                    f"{shift} learned positions and a text of {batch.lengths.max()} tokens must fit into the "
+                    f"{self.positions} positions of {self.name!r}: load it with max_length {room} or less"
+                )
+            inputs, types = {"input_ids": batch.ids, "position_ids": batch.positions + shift}, batch.types
         if types is not None and self.segmented:
-            inputs["token_type_ids"] = types.to(self.device)
-        hidden = self._call(now, inputs).last_hidden_state
-        return hidden[:, hidden.shape[1] - mask.shape[1] :]  # prompts stand before the text
+            inputs["token_type_ids"] = types
+        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+
+    @staticmethod
+    def _without_prompts(hidden: Tensor, now: Pass) -> Tensor:
+        """Prompts stand before the texts of padded batches."""
+        return hidden if now.packed else hidden[:, hidden.shape[1] - now.batch.mask.shape[1] :]
 
     @property
     def segmented(self) -> bool:
         """Whether the model tells the two texts of a pair apart by segment embeddings."""
         return getattr(self.config, "type_vocab_size", 0) > 1
 
-    def _call(self, now: Pass, inputs: dict[str, Tensor]) -> Any:
+    def _call(self, now: Pass, inputs: dict[str, Any]) -> Any:
         model, weights = self.model, dict[str, Tensor]()
         if now.changed is not None:
             weights = dict(now.changed.weights)
@@ -381,25 +308,15 @@ class Backbone:
             weights = dict(now.adapter.weights(self.dtype))
             if weights or model is not self.model:
                 now.maps = None  # the laid-out maps are not those of this pass
-        with self._during(now):
+        with self._steps.during(now):
             return torch.func.functional_call(model, weights, kwargs=inputs) if weights else model(**inputs)
 
-    @contextmanager
-    def _during(self, now: Pass) -> Iterator[None]:
-        self._pass = now
-        token = current.set(self._attend)
-        try:
-            yield
-        finally:
-            self._pass = None
-            current.reset(token)
-
-    def _pool(self, hidden: Tensor, now: Pass) -> Tensor:
-        """(1, places, width), or padded (texts, longest, width) -> (texts, width) fp32."""
+    def _pool(self, hidden: Tensor, now: Pass, through: bool = True) -> Tensor:
+        """(1, places, width), or padded (texts, longest, width) -> (texts, width) fp32. through: the pooler, if any."""
         if self.pooling == "mean":
             return now.rows.mean_over_text(hidden)
         first = hidden[0, torch.from_numpy(now.batch.starts).to(self.device)] if now.packed else hidden[:, 0]
-        return (self._through_pooler(first, now) if self.pooling == "pooler" else first).float()
+        return (self._through_pooler(first, now) if through and self.pooling == "pooler" else first).float()
 
     def _through_pooler(self, first: Tensor, now: Pass) -> Tensor:
         """(texts, width) through the model's own pooler, its adapter or learned weights included."""
@@ -409,12 +326,7 @@ class Backbone:
         one_hot, runs = now.rows.one_hot, now.rows.runs
         if one_hot is not None:
             one_hot = nn.functional.one_hot(now.rows.run_of_text, runs).to(self.dtype)
-        with self._during(replace(now, rows=replace(now.rows, one_hot=one_hot))):
+        with self._steps.during(replace(now, rows=replace(now.rows, one_hot=one_hot))):
             if isinstance(pooler, nn.Linear):  # ALBERT keeps the activation beside it
                 return self.model.pooler_activation(torch.func.functional_call(pooler, weights, first))  # type: ignore[operator]
             return torch.func.functional_call(pooler, weights, first[:, None])
-
-
-def _attention_dropout(module: nn.Module) -> float:
-    rate = getattr(module, "dropout", getattr(module, "attention_dropout", 0.0))
-    return float(rate.p if isinstance(rate, nn.Dropout) else rate)

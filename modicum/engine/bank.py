@@ -97,17 +97,27 @@ class Bank(nn.Module):
         if any((w.method, w.outputs) != (method, outputs) for w in weights):
             raise SpecError("only runs of one method with the same number of outputs can be stacked")
         bank = cls(backbone, method, outputs, [stream(0, "overwritten") for _ in weights])
-        with torch.no_grad():
-            for r, own in enumerate(weights):
-                _fill(bank.adapter, own.adapter, r)
-                _fill(bank.head, own.head, r)
+        for r, own in enumerate(weights):
+            bank.put(r, own)
         return bank
+
+    def begin_from(self, adapter: Mapping[str, Tensor]) -> None:
+        """Let the adapters of all runs begin from these tensors, which have no runs axis."""
+        for r in range(self.runs):
+            _fill(self.adapter, adapter, r)
 
     def unstack(self) -> list[Weights]:
         """Each run's own tensors, copied."""
-        return [
-            Weights(self.method, self.outputs, self.adapter.exported(r), _row(self.head, r)) for r in range(self.runs)
-        ]
+        return [self.row(r) for r in range(self.runs)]
+
+    def row(self, run: int) -> Weights:
+        """One run's own tensors, copied."""
+        return Weights(self.method, self.outputs, self.adapter.exported(run), _row(self.head, run))
+
+    def put(self, run: int, weights: Weights) -> None:
+        """Let a run have these tensors."""
+        _fill(self.adapter, weights.adapter, run)
+        _fill(self.head, weights.head, run)
 
     @property
     def frozen(self) -> bool:
@@ -137,6 +147,10 @@ class Bank(nn.Module):
         )
         return Output(pooled, self.classify(pooled, batch, noise, head_dropout))
 
+    def by_layer(self, batch: Batch) -> Tensor:
+        """What the embeddings and each layer make of the texts, (layers + 1, texts, width); for a single run."""
+        return self.backbone.by_layer(batch, adapter=self.adapter, changed=self._changed)
+
     def settle(self) -> Bank:
         """From now on score only: a single run's change is written into weights, where its method can be."""
         if self.runs == 1 and not self.frozen:
@@ -154,6 +168,7 @@ def _row(module: nn.Module, run: int) -> dict[str, Tensor]:
     return {name: p.detach()[run].clone() for name, p in module.named_parameters()}
 
 
+@torch.no_grad()
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], run: int) -> None:
     own = dict(module.named_parameters())
     if own.keys() != tensors.keys():

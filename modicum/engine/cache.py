@@ -102,13 +102,17 @@ class Corpus:
     def _kept(self, name: str, plan: Callable[[], Plan], *more: str) -> np.ndarray:
         """An array by its name and the content that decides it: memory-mapped from the folder, or made."""
         if name not in self._known:
-            path = self.folder / f"{name}-{self._key(*more)}.npy" if self.folder else None
+            path = self.path(name, "npy", *more)
             found = None
             if path is not None and path.is_file():
                 with suppress(ValueError, OSError, EOFError):  # a damaged cache is made again
                     found = np.load(path, mmap_mode="r", allow_pickle=False)
             self._known[name] = _made(plan(), path) if found is None else found
         return self._known[name]
+
+    def path(self, name: str, suffix: str, *more: str) -> Path | None:
+        """Where the folder keeps what this name, the content and ``more`` decide; None without a folder."""
+        return self.folder / f"{name}-{self._key(*more)}.{suffix}" if self.folder else None
 
     def _key(self, *more: str) -> str:
         b = self.backbone

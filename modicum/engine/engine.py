@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from modicum.analysis.besov import besov_index
+from modicum.analysis.dynamics import forgetting_events
+from modicum.analysis.metrics import MAIN_METRIC, evaluate
+from modicum.base.errors import SpecError
 from modicum.base.rng import stream
 from modicum.base.training import FitJob, Training
 from modicum.base.types import ExampleId, Signal, Task
 from modicum.engine.backbone import Backbone
 from modicum.engine.bank import Bank, Weights
 from modicum.engine.cache import Corpus
-from modicum.engine.fit import Fitted, Run, Trainer
-from modicum.engine.score import Scorer
+from modicum.engine.fit import Dynamics, Fitted, Judge, Run, Trainer
+from modicum.engine.score import Scorer, layers_of
 from modicum.methods.base import Method
 
 STEP_TOKENS = {"cpu": 4096, "cuda": 65536}
@@ -25,20 +31,32 @@ MAX_RUNS = {"cpu": 8, "cuda": 64}
 class Engine:
     """One method on one data set.
 
-    corpus: the texts that jobs name by id. outputs: number of classes, or 1 for regression.
+    corpus: the texts that jobs name by id. outputs: number of classes, or 1 for regression. start: an adapter's tensors
+    for runs to begin from, in place of new ones. test: held-out texts with their labels; training looks at them where
+    it is told to stop by the oracle, and never else.
     """
 
     def __init__(
-        self, backbone: Backbone, corpus: Corpus, method: Method, training: Training, task: Task, outputs: int
+        self,
+        backbone: Backbone,
+        corpus: Corpus,
+        method: Method,
+        training: Training,
+        task: Task,
+        outputs: int,
+        *,
+        start: Mapping[str, Tensor] | None = None,
+        test: Corpus | None = None,
     ) -> None:
         self.backbone, self.corpus, self.method = backbone, corpus, method
         self.training, self.task, self.outputs = training, task, outputs
+        self.start, self.test = start, test
 
     @property
     def runs_per_bank(self) -> int:
         """How many runs train side by side: a function of the machine's kind and the texts alone."""
-        if not (self.method.stackable and self.backbone.stackable):
-            return 1
+        if not (self.method.stackable and self.backbone.stackable) or self.training.seconds is not None:
+            return 1  # seconds are each run's own
         lengths = self.corpus.tokens.lengths
         kind = self.backbone.device.type
         step = self.training.batch_size * max(1.0, float(lengths.mean()) if len(lengths) else 1.0)
@@ -67,11 +85,62 @@ class Engine:
         return [done[i] for i in which]
 
     def _fit_bank(self, jobs: Sequence[FitJob]) -> list[Fitted]:
+        fitted = self._train(jobs)
+        often = self.training.drop_forgotten
+        if often is None:
+            return fitted
+        if self.task == "regression":
+            raise SpecError("drop_forgotten works on classes, and these labels are values: leave it out of [training]")
+        kept = [_remembered(first.dynamics, often) for first in fitted]
+        again = self._train([_part(job, keep) for job, keep in zip(jobs, kept, strict=True)])
+        return [
+            replace(
+                second,
+                dynamics=first.dynamics,
+                steps=first.steps + second.steps,
+                seconds=first.seconds + second.seconds,
+                dropped=int((~keep).sum()),
+            )
+            for first, second, keep in zip(fitted, again, kept, strict=True)
+        ]
+
+    def _train(self, jobs: Sequence[FitJob]) -> list[Fitted]:
         bank = Bank.fresh(self.backbone, self.method, self.outputs, [(job.seed, job.round) for job in jobs])
+        if self.start is not None:
+            bank.begin_from(self.start)
         runs = [Run(job, self.positions(job.ids), self.training, self.task, self.outputs) for job in jobs]
         features = self.corpus.features() if bank.frozen else None
         lower = self.corpus.lower(bank.lowest) if bank.lowest and not bank.frozen else None
-        return Trainer(bank, self.corpus.tokens, self.training, self.task, features, lower).fit(runs)
+        judge = None if bank.frozen else self._judge()
+        return Trainer(bank, self.corpus.tokens, self.training, self.task, features, lower, judge).fit(runs)
+
+    def _judge(self) -> Judge | None:
+        """How good a run is at the end of an epoch, by the rule that may end it."""
+        rules: dict[str, Judge] = {
+            "loss-plateau": lambda run, _: -run.loss,
+            "besov": lambda run, weights: self.smoothness(weights(), run.positions, run.targets.numpy(), run.job.seed),
+            "oracle-test": self._on_test,
+        }
+        return rules.get(self.training.until)
+
+    def _on_test(self, _: Run, weights: Callable[[], Weights]) -> float:
+        if self.test is None:
+            raise SpecError("until = 'oracle-test' needs a test set: choose fixed, loss-plateau or besov")
+        outputs = self.scorer(weights(), self.test).outputs(np.arange(len(self.test)))
+        return evaluate(self.task, self.test.dataset.labels, outputs)[MAIN_METRIC[self.task]]
+
+    def layers(self, weights: Weights | None, positions: np.ndarray, corpus: Corpus | None = None) -> np.ndarray:
+        """(layers + 1, n, width) what the embeddings and each layer make of the texts at (n,) positions of a corpus
+        (default: the engine's own), by one trained run or by the untouched backbone."""
+        model = self.backbone if weights is None else Bank.stack(self.backbone, [weights]).settle()
+        return layers_of(model, (corpus or self.corpus).tokens, positions)
+
+    def smoothness(self, weights: Weights, positions: np.ndarray, targets: np.ndarray, seed: int) -> float:
+        """The mean Besov index of all layers' representations of these texts with respect to their (n,) targets."""
+        every = self.layers(weights, positions)
+        rng = stream(seed, "besov")
+        found = np.array([besov_index(states, targets, rng=rng) for states in every[1:]])
+        return float(found.mean())  # NaN, the worst, where there are too few examples or a single class
 
     def positions(self, ids: Sequence[ExampleId]) -> np.ndarray:
         """(n,) rows of the corpus that these ids name."""
@@ -109,3 +178,15 @@ class Engine:
         if "frozen_embedding" in needs:
             found["frozen_embedding"] = np.asarray(self.corpus.features()[positions])
         return found
+
+
+def _remembered(dynamics: Dynamics, often: int) -> np.ndarray:
+    """(n,) bool, the examples that were forgotten less often; all of them where none would be left."""
+    kept = forgetting_events(dynamics.correct, dynamics.confidence) < often
+    return kept if kept.any() else ~kept
+
+
+def _part(job: FitJob, keep: np.ndarray) -> FitJob:
+    """The job without what is not to be kept."""
+    ids = tuple(example for example, kept in zip(job.ids, keep.tolist(), strict=True) if kept)
+    return replace(job, ids=ids, targets=job.targets[keep])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,8 +19,9 @@ from modicum.base.training import FitJob, Training
 from modicum.base.types import Task
 from modicum.engine import objectives
 from modicum.engine.bank import Bank, Weights
+from modicum.engine.early_stopping import EarlyStopping
 from modicum.engine.noise import Noise
-from modicum.engine.optimizer import BankOptimizer
+from modicum.engine.optimizer import BankOptimizer, rate_factor
 from modicum.engine.score import Lowered
 from modicum.engine.tiles import SIZES, Batch, pack, tile_size
 from modicum.engine.tokens import Tokens
@@ -46,7 +49,10 @@ class Dynamics:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained run. loss: its mean over the last epoch. seconds: its share of its bank's wall-clock time."""
+    """A trained run. loss: its mean over the last epoch. seconds: its share of its bank's time in training alone.
+
+    kept: the epoch, from 1, whose model this is, where a rule chose it. dropped: labels left out, forgotten too often.
+    """
 
     weights: Weights
     steps: int
@@ -54,6 +60,14 @@ class Fitted:
     seconds: float
     parameters: int
     dynamics: Dynamics
+    kept: int | None = None
+    dropped: int = 0
+
+
+class Judge(Protocol):
+    """How good a run is, by what it has learned so far: higher is better."""
+
+    def __call__(self, run: Run, weights: Callable[[], Weights]) -> float: ...
 
 
 class Run:
@@ -64,6 +78,7 @@ class Run:
             raise SpecError("a run needs labelled examples to train on, got none: label some first")
         self.job, self.positions, self.training = job, positions, training
         self.steps = training.total_steps(len(positions))
+        self.per_epoch = -(-len(positions) // training.batch_size)
         self.mean, self.std = 0.0, 1.0
         if task == "regression":  # learned on a common scale, whatever the user's
             self.mean, self.std = float(np.mean(job.targets)), float(np.std(job.targets)) or 1.0
@@ -79,6 +94,18 @@ class Run:
         self.correct: list[np.ndarray] = []
         self.confidence: list[np.ndarray] = []
         self.losses: list[float] = []
+        self.watch = EarlyStopping(training)
+
+    @property
+    def epoch(self) -> int | None:
+        """How many epochs are over, at the end of one; None within one."""
+        done, rest = divmod(len(self.losses), self.per_epoch)
+        return None if rest else done
+
+    @property
+    def loss(self) -> float:
+        """The mean over the last epoch."""
+        return float(np.mean(self.losses[-self.per_epoch :]))
 
     def _shuffled(self) -> Iterator[np.ndarray]:
         rng, n, size = stream(self.job.seed, "order", self.job.round), len(self.positions), self.training.batch_size
@@ -103,7 +130,8 @@ class Trainer:
     """Trains one bank.
 
     features: (n, width) of the frozen backbone, for methods that leave it as it is. lower: what the layers below the
-    bank's lowest make of the texts, if that is known. size: of the tiles, which the texts decide.
+    bank's lowest make of the texts, if that is known. judge: how good a run is at the end of an epoch, for the rule
+    that may end it. size: of the tiles, which the texts decide.
     """
 
     bank: Bank
@@ -112,41 +140,50 @@ class Trainer:
     task: Task
     features: np.ndarray | None = None
     lower: Lowered | None = None
+    judge: Judge | None = None
     size: int = SIZES[0]
 
     def fit(self, runs: Sequence[Run]) -> list[Fitted]:
         """Train all runs to their ends; a run that ends early is left alone from then on."""
         optimizer = BankOptimizer(self.bank, weight_decay=self.training.weight_decay, clip=self.training.clip)
         self.size = tile_size(self.tokens.lengths, TRAINING_COST[self.bank.backbone.device.type])
-        started = time.perf_counter()
-        step = 0
-        while True:
-            factors = [self._factor(run, step, time.perf_counter() - started) for run in runs]
-            if not any(factors):
-                break
-            self._step(runs, [r for r, factor in enumerate(factors) if factor])
+        spent, step = 0.0, 0
+        while any(factors := [self._factor(run, step, spent) for run in runs]):
+            started = time.perf_counter()
+            active = [r for r, factor in enumerate(factors) if factor]
+            self._step(runs, active)
             optimizer.step(factors)
+            spent += time.perf_counter() - started
             step += 1
+            self._judge([(r, runs[r]) for r in active])
+        for r, run in enumerate(runs):
+            if run.watch.best is not None:
+                self.bank.put(r, run.watch.best)
         if self.task == "regression":
             self.bank.head.rescale([run.mean for run in runs], [run.std for run in runs])
-        share = (time.perf_counter() - started) / len(runs)
-        taken = [min(step, run.steps) if self.training.seconds is None else step for run in runs]
+        parameters, share = self.bank.trainable, spent / len(runs)
         return [
-            Fitted(weights, n, _last_loss(run), share, self.bank.trainable, _dynamics(run))
-            for weights, n, run in zip(self.bank.unstack(), taken, runs, strict=True)
+            Fitted(weights, len(run.losses), run.loss, share, parameters, _dynamics(run), run.watch.kept)
+            for weights, run in zip(self.bank.unstack(), runs, strict=True)
         ]
 
+    def _judge(self, active: Sequence[tuple[int, Run]]) -> None:
+        """Look at the runs that have ended an epoch."""
+        for r, run in active:
+            if self.judge is not None and (epoch := run.epoch) is not None:
+                weights = functools.partial(self.bank.row, r)
+                run.watch.see(epoch, self.judge(run, weights), weights)
+
     def _factor(self, run: Run, step: int, elapsed: float) -> float:
-        """The share of the peak rate at this step: linear warm-up, then linear decay; 0 when the run is over."""
-        if self.training.seconds is not None:
-            done = elapsed / self.training.seconds if step else 0.0  # one step at least
+        """The share of the peak rate at this step; 0 when the run is over."""
+        length = self.training.seconds
+        if length is not None:
+            done, ahead = elapsed / length if step else 0.0, 0.0  # one step at least
         else:
-            done = step / run.steps
-        if done >= 1:
+            done, ahead = step / run.steps, 1 / run.steps
+        if done >= 1 or run.watch.over:
             return 0.0
-        warmup = self.training.warmup
-        ahead = done + (1 / run.steps if self.training.seconds is None else 0)  # the first step moves, too
-        return min(1.0, max(ahead / warmup, 1e-3)) if done < warmup else (1 - done) / (1 - warmup)
+        return rate_factor(done, ahead, self.training.warmup, decays=self.training.until == "fixed")
 
     def _step(self, runs: Sequence[Run], active: list[int]) -> None:
         picked = {r: runs[r].next() for r in active}
@@ -207,11 +244,6 @@ class Trainer:
             runs[r].saw(indices, right[start : start + len(indices)], sure[start : start + len(indices)])
             runs[r].losses.append(float(means[r]))
             start += len(indices)
-
-
-def _last_loss(run: Run) -> float:
-    per_epoch = -(-len(run.positions) // run.training.batch_size)
-    return float(np.mean(run.losses[-per_epoch:]))
 
 
 def _dynamics(run: Run) -> Dynamics:

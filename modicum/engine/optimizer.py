@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +50,34 @@ class BankOptimizer:
                 group["params"][0].grad = source["grad"] if factor else None
         self._adamw.step()
         self.grads.zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a later ``restore`` needs to go on as if nothing had happened."""
+        found = {"values": self.values}
+        for i, group in enumerate(self._adamw.param_groups):
+            for name, tensor in self._adamw.state[group["params"][0]].items():
+                found[f"{i}.{name}"] = tensor
+        return found
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state`` gave."""
+        with torch.no_grad():
+            self.values.copy_(state["values"])
+        for i, group in enumerate(self._adamw.param_groups):
+            own = {
+                name.partition(".")[2]: t.to(self.values.device, copy=True)
+                for name, t in state.items()
+                if name.startswith(f"{i}.")
+            }
+            self._adamw.state[group["params"][0]] = own
+
+
+def rate_factor(done: float, step: float, warmup: float, *, decays: bool = True) -> float:
+    """The share of the peak rate where a share ``done`` of a run is over and the next update takes ``step`` more:
+    linear warm-up over a share ``warmup``, then linear decay to 0, or none."""
+    if done < warmup:
+        return min(1.0, max((done + step) / warmup, 1e-3))  # the first step moves, too
+    return (1 - done) / (1 - warmup) if decays else 1.0
 
 
 def _adopt(parameters: list[nn.Parameter], values: Tensor, grads: Tensor) -> None:

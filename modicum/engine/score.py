@@ -133,6 +133,19 @@ def encode_all(
     return features
 
 
+def layers_of(model: Backbone | Bank, tokens: Tokens, positions: np.ndarray) -> np.ndarray:
+    """(layers + 1, n, width) fp32, what the embeddings and each layer make of the texts at (n,) positions."""
+    backbone = model.backbone if isinstance(model, Bank) else model
+    found = np.empty((0, len(positions), backbone.width), np.float32)
+    for where, batch in batches(backbone, tokens, positions):
+        with torch.inference_mode():
+            states = model.by_layer(batch).cpu().numpy()
+        if not len(found):
+            found = np.empty((len(states), *found.shape[1:]), np.float32)
+        found[:, where] = states
+    return found
+
+
 def walk_all(
     backbone: Backbone, tokens: Tokens, layer: int, on_batch: Callable[[int], None] | None, out: np.ndarray
 ) -> None:

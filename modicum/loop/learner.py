@@ -27,10 +27,20 @@ from modicum.strategies.base import Strategy, View
 
 
 class Pace(Record):
-    """How many labels are asked for: ``warm_start`` before the first model, then ``batch`` a round."""
+    """How many labels are asked for: ``warm_start`` before the first model, then ``batch`` a round.
+
+    schedule: how many labels there are to be in all, round by round, in place of the two.
+    """
 
     warm_start: int = Field(default=100, ge=2)
     batch: int = Field(default=50, ge=1)
+    schedule: tuple[int, ...] = ()
+
+    def step(self, labels: int, first: bool) -> int:
+        """How many labels to ask for where there are so many."""
+        if self.schedule:
+            return next((n for n in self.schedule if n > labels), labels) - labels
+        return self.warm_start if first else self.batch
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,7 @@ class Learner:
 
     def size(self) -> int:
         """How many labels the next query asks for, within the budget and the pool."""
-        step = self.pace.batch if self.records else self.pace.warm_start
+        step = self.pace.step(len(self.pool.labelled), not self.records)
         return max(0, min(step, self.stopping.budget - len(self.pool.labelled), len(self.pool.free())))
 
     def plan(self, k: int | None = None) -> Wanted:

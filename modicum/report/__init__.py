@@ -9,13 +9,15 @@ from modicum.report import tables
 from modicum.report.document import build_document
 from modicum.report.frame import TIMING_COLUMNS, ReportSource, build_frame
 from modicum.report.html import html
-from modicum.report.text import latex, markdown, results_csv
+from modicum.report.text import examples_csv, latex, markdown, results_csv
 
 __all__ = ["TIMING_COLUMNS", "ReportSource", "curve_table", "write_report"]
 
 
 def write_report(source: ReportSource, out_dir: Path) -> Path:
     """Write ``report.html``, ``summary.md``, ``summary.tex`` and ``results.csv`` into a folder, made if need be.
+
+    Also ``examples.csv``, if the source has examples.
 
     Returns:
         The path of the page.
@@ -30,6 +32,8 @@ def write_report(source: ReportSource, out_dir: Path) -> Path:
         "summary.tex": latex(document),
         "report.html": html(document),
     }
+    if source.examples:
+        pages["examples.csv"] = examples_csv(source)
     for name, text in pages.items():
         with atomic_write(Path(out_dir) / name) as file:
             file.write(text)

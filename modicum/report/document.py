@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from modicum.report.chapters import against_time, claims, pretraining, timed_finding, timed_sets
 from modicum.report.findings import ALPHA, Contrast, contrasts, headline, seed_warnings, tally
 from modicum.report.frame import Block, Frame, ReportSource, build_frame
-from modicum.report.tables import Part, Table, manifest_tables, parts
+from modicum.report.layout import Chapter, Part, Table
+from modicum.report.tables import manifest_tables, parts
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,19 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """summary: the tally of all comparisons, empty where there are none. found: the comparisons themselves."""
+    """found: all comparisons with a baseline. summary: their tally, empty where there are none.
+
+    findings: a sentence for each data set. diagnostics: why results are none that a practice could have.
+    chapters: before the sections. appendix: after them.
+    """
 
     frame: Frame
     found: tuple[Contrast, ...]
+    findings: tuple[str, ...]
+    diagnostics: tuple[str, ...]
+    chapters: tuple[Chapter, ...]
     sections: tuple[Section, ...]
+    appendix: tuple[Chapter, ...]
     summary: str
     notes: tuple[str, ...]
     how_to_read: tuple[str, ...]
@@ -48,12 +58,41 @@ def build_document(source: ReportSource) -> Document:
     return Document(
         frame=frame,
         found=found,
+        findings=_findings(frame, sections),
+        diagnostics=_diagnostics(source),
+        chapters=tuple(chapter for chapter in (claims(source), against_time(frame)) if chapter),
         sections=sections,
+        appendix=tuple(chapter for chapter in (pretraining(source),) if chapter),
         summary=tally(found),
         notes=(*source.notes, *seed_warnings(frame, found)),
         how_to_read=_how_to_read(frame, found),
         manifest=tuple(manifest_tables(source.manifest)),
     )
+
+
+def _findings(frame: Frame, sections: tuple[Section, ...]) -> tuple[str, ...]:
+    """Those of the sections, except that a data set's times are summed up in one."""
+    timed = timed_sets(frame)
+    told = {name for one in timed for name in one.blocks}
+    own = (section.finding for section in sections if section.block.name not in told)
+    return (*own, *(timed_finding(frame, one) for one in timed))
+
+
+def _diagnostics(source: ReportSource) -> tuple[str, ...]:
+    trials = {str(row["trial"]) for row in source.rows}
+    concerned: dict[str, set[str]] = {}
+    for row in source.rows:
+        if row.get("diagnostic"):
+            concerned.setdefault(str(row["diagnostic"]), set()).add(str(row["trial"]))
+    return tuple(
+        f"{text[:1].upper()}{text[1:].rstrip('.')}. This concerns {_of(len(found), len(trials))}: their numbers are no "
+        "result, but a bound on what results could be."
+        for text, found in concerned.items()
+    )
+
+
+def _of(n: int, total: int) -> str:
+    return f"all {_count(total, 'trial')}" if n == total > 1 else f"{n} of {_count(total, 'trial')}"
 
 
 def _facts(block: Block) -> str:

@@ -105,6 +105,8 @@ def headline(frame: Frame, block: Block, found: tuple[Contrast, ...]) -> str:
     start += f"{'highest' if better else 'lowest'} normalised AUC of {metric} ({number(area)})"
     if block.random is None:
         return f"{start}; no random baseline was run, so whether choosing pays is open."
+    if block.strategies == (block.random,):
+        return f"{start}."
     if best.strategy == block.random:
         return f"{start}: no strategy comes out ahead of random."
     own = next((c for c in found if c.kind == "strategy" and c.cell is best), None)

@@ -11,13 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from modicum.analysis.claims import Claim
 from modicum.analysis.curves import mean_interval, normalised_auc
+from modicum.analysis.selections import is_number
+from modicum.analysis.selections import number as as_number
 from modicum.base.errors import DataError, UnknownName
 
 IDENTITY_COLUMNS = ("trial", "dataset", "backbone", "method", "strategy", "seed", "round", "labels")
 COST_COLUMNS = ("parameters", "steps", "train_loss")
 TIMING_COLUMNS = ("fit_seconds", "score_seconds", "select_seconds", "peak_memory_mb")
 """What differs from run to run of the same trial; the last columns of ``results.csv``."""
+FORGETTING_COLUMNS = ("unforgettable", "forgettable", "often_forgotten", "never_learned")
+TRAINING_COLUMNS = ("share", "allowed_seconds", "kept_epoch", "dropped", *FORGETTING_COLUMNS)
+"""Numbers that say how a model was trained and what that did to the labelled examples, not how good it is."""
 
 METRIC_NAMES = {
     "macro_f1": "macro-F1",
@@ -48,9 +54,16 @@ class ReportSource:
     metric: the main metric's column, such as ``macro_f1``; it alone is tested.
     rows: one mapping for each trial and round: ``IDENTITY_COLUMNS``, then metric columns, ``COST_COLUMNS`` and
         ``TIMING_COLUMNS``; a missing or NaN value is allowed outside the identity. ``method`` and ``strategy`` are
-        display labels; those called ``random`` and ``full`` are the baselines.
+        display labels; those called ``random`` and ``full`` are the baselines. Parts of the report stand on these where
+        they are there: ``TRAINING_COLUMNS``; ``cka``, a list with a number for the embeddings and one for each layer;
+        ``diagnostic``, words on what makes a trial's results no results that a practice could have.
     manifest: nested plain values: versions, machine, precision, fingerprints, settings, grid.
     notes: sentences for the reader, shown near the top.
+    claims: what the rows are to bear out.
+    pretraining: a mapping for each task-adaptive pretraining: ``dataset``, ``method``, ``objective``, ``losses`` (one
+        an epoch) and ``seconds``.
+    examples: a mapping for each trial and labelled example, of what training did to it: ``dataset``, ``method``,
+        ``strategy``, ``seed``, ``id`` and what else is known.
 
     Raises:
         DataError: there are no rows, or one lacks an identity column.
@@ -62,6 +75,9 @@ class ReportSource:
     rows: Sequence[Mapping[str, Any]]
     manifest: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    claims: Sequence[Claim] = ()
+    pretraining: Sequence[Mapping[str, Any]] = ()
+    examples: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -75,9 +91,9 @@ class ReportSource:
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
-        """The numeric columns that are neither identity, cost nor timing; the main metric first, then by name."""
-        known = {*IDENTITY_COLUMNS, *COST_COLUMNS, *TIMING_COLUMNS}
-        found = {name for row in self.rows for name, value in row.items() if name not in known and _is_number(value)}
+        """The numeric columns on quality: none of those named above; the main metric first, then by name."""
+        known = {*IDENTITY_COLUMNS, *COST_COLUMNS, *TIMING_COLUMNS, *TRAINING_COLUMNS}
+        found = {name for row in self.rows for name, value in row.items() if name not in known and is_number(value)}
         return tuple(sorted(found, key=lambda name: (name != self.metric, name)))
 
     @property
@@ -90,7 +106,8 @@ class ReportSource:
 class Cell:
     """One method with one strategy, over s seeds and the m rounds that all trials of the data set share.
 
-    values: (s, m) the main metric. auc: (s,) its normalised area. finals: metric -> (s,) last shared round.
+    rounds: for each seed, its m rows. values: (s, m) the main metric. auc: (s,) its normalised area. finals: metric ->
+        (s,) last shared round.
     costs: column -> mean over trials of the sum over rounds (parameters: the last; peak memory: the maximum of all),
         NaN where unknown; ``seconds`` is the sum of fitting, scoring and selecting.
     """
@@ -99,9 +116,14 @@ class Cell:
     strategy: str
     seeds: tuple[Any, ...]
     labels: np.ndarray
+    rounds: tuple[tuple[Mapping[str, Any], ...], ...]
     values: np.ndarray
     finals: Mapping[str, np.ndarray]
     costs: Mapping[str, float]
+
+    def table(self, column: str) -> np.ndarray:
+        """(s, m) any column's numbers, NaN where there is none."""
+        return number_table(self.rounds, column)
 
     @cached_property
     def auc(self) -> np.ndarray:
@@ -116,17 +138,20 @@ class Cell:
     @cached_property
     def band(self) -> np.ndarray:
         """(3, m) the mean curve and the limits of its 95 % t-interval, NaN where fewer than two seeds have a value."""
-        spans = [mean_interval(column) for column in self.values.T]
-        return np.array([[s.mean for s in spans], [s.low for s in spans], [s.high for s in spans]])
+        return band_over_seeds(self.values)
 
 
 @dataclass(frozen=True)
 class Block:
-    """One data set under one backbone: the cells that may be compared with one another."""
+    """One data set under one backbone: the cells that may be compared with one another.
+
+    seconds: the time that its trials were allowed to train for; None where it was not given.
+    """
 
     name: str
     dataset: str
     backbone: str
+    seconds: float | None
     labels: np.ndarray
     methods: tuple[str, ...]
     strategies: tuple[str, ...]
@@ -142,6 +167,11 @@ class Block:
     def full(self) -> str:
         """The method that the others are compared with: full fine-tuning, or else the first."""
         return next((m for m in self.methods if _is_called(m, "full")), self.methods[0])
+
+    @property
+    def has_full(self) -> bool:
+        """Whether full fine-tuning is among the methods."""
+        return _is_called(self.full, "full")
 
     @cached_property
     def ordered(self) -> tuple[Cell, ...]:
@@ -185,21 +215,38 @@ class _Trial:
 def build_frame(source: ReportSource) -> Frame:
     """Sort rows into data sets, methods, strategies and seeds, on the rounds that all trials of a data set share.
 
+    Trials that were allowed to train for different times are data sets of their own.
+
     Raises:
         DataError: two trials of a data set have the same labels and seed, so that a seed would count twice.
     """
-    groups: dict[tuple[str, str], dict[str, _Trial]] = {}
+    groups: dict[tuple[str, str], dict[float | None, dict[str, _Trial]]] = {}
     for row in source.rows:
-        group = groups.setdefault((str(row["dataset"]), str(row["backbone"])), {})
+        seconds = as_number(row.get("allowed_seconds"))
+        timed = groups.setdefault((str(row["dataset"]), str(row["backbone"])), {})
+        group = timed.setdefault(seconds if math.isfinite(seconds) else None, {})
         fresh = _Trial(str(row["trial"]), str(row["method"]), str(row["strategy"]), row["seed"])
         trial = group.setdefault(fresh.key, fresh)
         trial.rounds[int(row["labels"])] = row
     several = len({backbone for _, backbone in groups}) > 1
-    blocks = [
-        _block(source, f"{dataset} · {backbone}" if several else dataset, (dataset, backbone), list(trials.values()))
-        for (dataset, backbone), trials in groups.items()
-    ]
+    blocks = []
+    for (dataset, backbone), timed in groups.items():
+        for allowed in sorted(timed, key=lambda time: time or 0.0):
+            name = f"{dataset} · {backbone}" if several else dataset
+            name += f" · {allowed:g} s" if allowed is not None and len(timed) > 1 else ""
+            blocks.append(_block(source, name, (dataset, backbone, allowed), list(timed[allowed].values())))
     return Frame(source, tuple(blocks))
+
+
+def number_table(trials: Iterable[Sequence[Mapping[str, Any]]], column: str) -> np.ndarray:
+    """(trials, rounds) a column's numbers, NaN where there is none."""
+    return np.array([[as_number(row.get(column)) for row in rows] for rows in trials])
+
+
+def band_over_seeds(values: np.ndarray) -> np.ndarray:
+    """(3, m) mean and limits of the 95 % t-interval of each of m columns of (s, m) values."""
+    spans = [mean_interval(column) for column in values.T]
+    return np.array([[s.mean for s in spans], [s.low for s in spans], [s.high for s in spans]])
 
 
 def metric_name(column: str) -> str:
@@ -207,7 +254,7 @@ def metric_name(column: str) -> str:
     return METRIC_NAMES.get(column, column.replace("_", " "))
 
 
-def _block(source: ReportSource, name: str, identity: tuple[str, str], trials: list[_Trial]) -> Block:
+def _block(source: ReportSource, name: str, identity: tuple[str, str, float | None], trials: list[_Trial]) -> Block:
     seen: dict[tuple[str, str, str], str] = {}
     for trial in trials:
         other = seen.setdefault((trial.method, trial.strategy, str(trial.seed)), trial.key)
@@ -233,6 +280,7 @@ def _block(source: ReportSource, name: str, identity: tuple[str, str], trials: l
         name=name,
         dataset=identity[0],
         backbone=identity[1],
+        seconds=identity[2],
         labels=np.array(labels),
         methods=_baseline_first((m for m, _ in cells), "full"),
         strategies=_baseline_first((s for _, s in cells), "random"),
@@ -268,22 +316,20 @@ def _common_rounds(trials: list[_Trial]) -> tuple[list[_Trial], list[int], list[
 
 def _cell(source: ReportSource, key: Key, trials: list[_Trial], labels: list[int]) -> Cell:
     trials = sorted(trials, key=lambda trial: (str(type(trial.seed)), trial.seed))
-
-    def table(column: str) -> np.ndarray:
-        return np.array([[_number(trial.rounds[n].get(column)) for n in labels] for trial in trials])
-
-    costs = {"parameters": mean_interval(table("parameters")[:, -1]).mean}
+    rounds = tuple(tuple(trial.rounds[n] for n in labels) for trial in trials)
+    costs = {"parameters": mean_interval(number_table(rounds, "parameters")[:, -1]).mean}
     for column in ("steps", "fit_seconds", "score_seconds", "select_seconds"):
-        costs[column] = mean_interval([_total(values) for values in table(column)]).mean
+        costs[column] = mean_interval([_total(values) for values in number_table(rounds, column)]).mean
     costs["seconds"] = _total(np.array([costs[c] for c in ("fit_seconds", "score_seconds", "select_seconds")]))
-    costs["peak_memory_mb"] = max(filter(math.isfinite, table("peak_memory_mb").flat), default=math.nan)
+    costs["peak_memory_mb"] = max(filter(math.isfinite, number_table(rounds, "peak_memory_mb").flat), default=math.nan)
     return Cell(
         method=key[0],
         strategy=key[1],
         seeds=tuple(trial.seed for trial in trials),
         labels=np.array(labels),
-        values=table(source.metric),
-        finals={metric: table(metric)[:, -1] for metric in source.metrics},
+        rounds=rounds,
+        values=number_table(rounds, source.metric),
+        finals={metric: number_table(rounds, metric)[:, -1] for metric in source.metrics},
         costs=costs,
     )
 
@@ -310,13 +356,5 @@ def _baseline_first(names: Iterable[str], baseline: str) -> tuple[str, ...]:
 
 
 def _is_called(label: str, name: str) -> bool:
-    """True for ``random`` and ``random(batch=5)`` alike."""
-    return label == name or label.startswith(f"{name}(")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> float:
-    return float(value) if _is_number(value) else math.nan
+    """True for ``random`` and ``random(batch=5)`` alike, and not for ``full(clip=1) + mlm``."""
+    return label == name or (label.startswith(f"{name}(") and label.endswith(")"))

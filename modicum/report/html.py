@@ -16,12 +16,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 def html(document: Document) -> str:
     """The document as a self-contained page."""
     # matplotlib takes half a second to import, which nobody should pay who only asks for a table.
-    from modicum.report import figures
+    from modicum.report import drawing, figures
 
     numbers = count(1)
 
     def chart(svg: str) -> Markup:
-        return Markup(figures.with_own_ids(svg, f"g{next(numbers)}-"))
+        return Markup(drawing.with_own_ids(svg, f"g{next(numbers)}-"))
 
     metric, found = document.frame.metric_name, document.found
     sheets = {section.block.name: figures.sheets(section.block, metric, found) for section in document.sections}
@@ -29,4 +29,5 @@ def html(document: Document) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("report.html.j2").render(document=document, sheets=sheets, chart=chart)
+    pictures = {"sheets": sheets, "chapter_sheets": figures.chapter_sheets(document.frame)}
+    return environment.get_template("report.html.j2").render(document=document, chart=chart, **pictures)

@@ -1,85 +1,17 @@
-"""The report's tables, worded once; ``html`` and ``text`` only set them."""
+"""The tables on one data set's curves, worded once; ``html`` and ``text`` only set them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from modicum.analysis.curves import Interval, mean_interval, ripl
 from modicum.base.spec import canonical_json
 from modicum.report.findings import TESTS, Contrast, Target, number, signed, targets
-from modicum.report.frame import LOWER_IS_BETTER, METRIC_NAMES, Block, Cell, Frame, Key, metric_name
-
-PROSE = frozenset({"verdict", "value"})
-"""Columns of words, which are set from the left."""
-
-Mark = Literal["", "best", "better", "worse", "undecided"]
-
-
-@dataclass(frozen=True)
-class Item:
-    """A table's cell: its text, a smaller note after it (an interval, a reason), and what it stands for."""
-
-    text: str
-    note: str = ""
-    mark: Mark = ""
-
-    @property
-    def plain(self) -> str:
-        """Text and note on one line."""
-        return f"{self.text} {self.note}".strip()
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row: the group that it belongs to, its head, and its items."""
-
-    group: str
-    head: str
-    items: tuple[Item, ...]
-    baseline: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """columns: the name of the groups (empty where rows have none), of the row heads, and of the items."""
-
-    caption: str
-    columns: tuple[str, ...]
-    lines: tuple[Line, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def header(self) -> tuple[str, ...]:
-        """The columns that are printed."""
-        return tuple(name for name in self.columns if name)
-
-    @property
-    def aligns(self) -> tuple[Literal["l", "r"], ...]:
-        """For each of ``columns``, left for names and prose, right for numbers."""
-        return tuple("l" if i < 2 or name in PROSE else "r" for i, name in enumerate(self.columns))
-
-    @property
-    def groups(self) -> list[tuple[str, list[Line]]]:
-        """The lines by their group, in order."""
-        return [(name, list(lines)) for name, lines in groupby(self.lines, key=lambda line: line.group)]
-
-    def row(self, line: Line) -> tuple[Item, ...]:
-        """A line's printed items, its group and head among them."""
-        return (*((Item(line.group),) if self.columns[0] else ()), Item(line.head), *line.items)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A headed piece of a data set's section. key: names the figures that go with it."""
-
-    key: Literal["result", "random", "target", "method", "cost"]
-    heading: str
-    lead: str
-    table: Table
+from modicum.report.frame import METRIC_NAMES, Block, Cell, Frame, Key, metric_name
+from modicum.report.layout import Item, Line, Part, Table, amount, best_of, duration, measured, p_value, spread
+from modicum.report.training import forgotten, layers, variability
 
 
 def parts(frame: Frame, block: Block, found: Sequence[Contrast]) -> list[Part]:
@@ -90,6 +22,9 @@ def parts(frame: Frame, block: Block, found: Sequence[Contrast]) -> list[Part]:
         _against_random(block, [c for c in mine if c.kind == "strategy"]),
         _labels_to_target(frame, block),
         _against_full(block, [c for c in mine if c.kind == "method"]),
+        variability(frame, block),
+        forgotten(block),
+        layers(block),
         _cost(block),
     ]
     return [piece for piece in pieces if piece]
@@ -125,32 +60,20 @@ def manifest_tables(manifest: Mapping[str, Any]) -> list[Table]:
     ]
 
 
-def spread(span: Interval, write: Callable[[float], str] = number) -> str:
-    """``[low, high]``, or nothing where there is no interval."""
-    return f"[{write(span.low)}, {write(span.high)}]" if math.isfinite(span.low) else ""
-
-
-def p_value(p: float) -> str:
-    """Two decimals from 0.1 up, four below, ``<0.0001`` beyond."""
-    if not math.isfinite(p):
-        return "–"
-    return "<0.0001" if p < 0.0001 else f"{p:.2f}" if p >= 0.1 else f"{p:.4f}"
-
-
 def _result(frame: Frame, block: Block) -> Part:
     main, last = frame.source.metric, f"{int(block.labels[-1]):,}"
     shown = [name for name in frame.source.metrics if name == main or name in METRIC_NAMES]
     finals = {name: {_key(c): mean_interval(c.finals[name]) for c in block.ordered} for name in shown}
     areas = {_key(c): mean_interval(c.auc) for c in block.ordered}
-    best = {name: _best(spans.values(), name) for name, spans in finals.items()}
-    best_area = _best(areas.values(), main)
+    best = {name: best_of(spans.values(), name) for name, spans in finals.items()}
+    best_area = best_of(areas.values(), main)
     gains = _ripl(frame, block, areas)
     lines = []
     for cell in block.ordered:
         key = _key(cell)
-        items = [_measured(finals[main][key], best[main]), _measured(areas[key], best_area)]
+        items = [measured(finals[main][key], best[main]), measured(areas[key], best_area)]
         items += [Item(number(gains[key]))] if gains else []
-        items += [_measured(finals[name][key], best[name], interval=False) for name in shown if name != main]
+        items += [measured(finals[name][key], best[name], interval=False) for name in shown if name != main]
         items += [Item(str(areas[key].n))]
         lines.append(Line(cell.method, cell.strategy, tuple(items), baseline=cell.strategy == block.random))
     columns = ["method", "strategy", f"{frame.metric_name} at {last} labels", "normalised AUC"]
@@ -265,29 +188,8 @@ def _cost(block: Block) -> Part | None:
     return Part("cost", "What does it cost?", "", Table(f"{block.name}: cost of a trial", columns, lines, (note,)))
 
 
-def amount(value: float) -> str:
-    """A count, with separators."""
-    return f"{value:,.0f}" if math.isfinite(value) else "–"
-
-
-def duration(value: float) -> str:
-    """Seconds: two decimals below 10, one below 1,000, then none."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
-
-
 def _key(cell: Cell) -> Key:
     return cell.method, cell.strategy
-
-
-def _best(spans: Iterable[Interval], metric: str) -> float:
-    means = [span.mean for span in spans if math.isfinite(span.mean)]
-    return (min if metric in LOWER_IS_BETTER else max)(means, default=math.nan)
-
-
-def _measured(span: Interval, best: float, *, interval: bool = True) -> Item:
-    return Item(number(span.mean), spread(span) if interval else "", "best" if span.mean == best else "")
 
 
 def _ripl(frame: Frame, block: Block, areas: Mapping[Key, Interval]) -> dict[Key, float]:

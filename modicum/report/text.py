@@ -14,7 +14,7 @@ import numpy as np
 from modicum.base.spec import canonical_json
 from modicum.report.document import Document
 from modicum.report.frame import COST_COLUMNS, IDENTITY_COLUMNS, TIMING_COLUMNS, ReportSource
-from modicum.report.tables import PROSE, Item, Table
+from modicum.report.layout import PROSE, Chapter, Item, Part, Table
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -41,6 +41,10 @@ LATEX = {
     "±": r"\ensuremath{\pm}",
     "·": r"\ensuremath{\cdot}",
     "α": r"\ensuremath{\alpha}",
+    "→": r"\ensuremath{\to}",
+    "≈": r"\ensuremath{\approx}",
+    "Δ": r"\ensuremath{\Delta}",
+    "σ": r"\ensuremath{\sigma}",
     "ρ": r"\ensuremath{\rho}",
     "–": "--",
     "…": r"\dots{}",
@@ -51,6 +55,7 @@ LATEX = {
 
 PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[T1]{fontenc}
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
 \usepackage[utf8]{inputenc}
 \usepackage[landscape,margin=15mm]{geometry}
 \usepackage{booktabs}
@@ -64,17 +69,17 @@ PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 def markdown(document: Document) -> str:
     """The document as GitHub-flavoured Markdown."""
     lines = [f"# {escape_markdown(document.title)}", ""]
-    lines += [f"- {escape_markdown(section.finding)}" for section in document.sections]
+    lines += [f"> **{escape_markdown(text)}**\n" for text in document.diagnostics]
+    lines += [f"- {escape_markdown(finding)}" for finding in document.findings]
     lines += ["", escape_markdown(document.summary), ""] if document.summary else [""]
     lines += [f"> {escape_markdown(note)}\n" for note in document.notes]
     lines += ["## How to read this", "", escape_markdown(" ".join(document.how_to_read)), ""]
+    lines += [line for chapter in document.chapters for line in _markdown_chapter(chapter)]
     for section in document.sections:
         lines += [f"## {escape_markdown(section.block.name)}", "", escape_markdown(section.facts) + ".", ""]
         lines += [f"> {escape_markdown(warning)}\n" for warning in section.block.warnings]
-        for part in section.parts:
-            lines += [f"### {escape_markdown(part.heading)}", ""]
-            lines += [escape_markdown(part.lead), ""] if part.lead else []
-            lines += _markdown_table(part.table)
+        lines += _markdown_parts(section.parts)
+    lines += [line for chapter in document.appendix for line in _markdown_chapter(chapter)]
     if document.manifest:
         lines += ["## Manifest", ""]
         for table in document.manifest:
@@ -85,14 +90,16 @@ def markdown(document: Document) -> str:
 def latex(document: Document) -> str:
     """The document as a LaTeX file of booktabs tables, which compiles as it is or can be taken apart."""
     body = [rf"\section*{{{escape_latex(document.title)}}}"]
-    body += [escape_latex(section.finding) + r"\par" for section in document.sections]
+    body += [rf"\textbf{{{escape_latex(text)}}}\par" for text in document.diagnostics]
+    body += [escape_latex(finding) + r"\par" for finding in document.findings]
     texts = (document.summary, *document.notes, *document.how_to_read)
     body += [escape_latex(text) + r"\par" for text in texts if text]
+    body += [line for chapter in document.chapters for line in _latex_chapter(chapter)]
     for section in document.sections:
         body += ["", rf"\subsection*{{{escape_latex(section.block.name)}}}", escape_latex(section.facts) + r".\par"]
         body += [escape_latex(warning) + r"\par" for warning in section.block.warnings]
-        for part in section.parts:
-            body += ["", *_latex_table(part.table)]
+        body += _latex_parts(section.parts)
+    body += [line for chapter in document.appendix for line in _latex_chapter(chapter)]
     return "\n".join([PREAMBLE, r"\begin{document}", *body, "", r"\end{document}", ""])
 
 
@@ -114,6 +121,17 @@ def results_csv(source: ReportSource) -> str:
     return out.getvalue()
 
 
+def examples_csv(source: ReportSource) -> str:
+    """One line for each trial and labelled example, sorted by identity; missing values and NaN are left empty."""
+    columns = list(dict.fromkeys(name for example in source.examples for name in example))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    rows = [[_field(example.get(name)) for name in columns] for example in source.examples]
+    writer.writerows(sorted(rows))
+    return out.getvalue()
+
+
 def escape_markdown(text: str) -> str:
     """Text as literal Markdown on one line; underscores within words need no escape."""
     text = re.sub(r"([\\`*\[\]<>|~])", r"\\\1", " ".join(text.split())).replace("&", "&amp;")
@@ -123,6 +141,25 @@ def escape_markdown(text: str) -> str:
 def escape_latex(text: str) -> str:
     """Text as literal LaTeX on one line."""
     return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _markdown_chapter(chapter: Chapter) -> list[str]:
+    return [
+        f"## {escape_markdown(chapter.heading)}",
+        "",
+        escape_markdown(chapter.lead),
+        "",
+        *_markdown_parts(chapter.parts),
+    ]
+
+
+def _markdown_parts(parts: Sequence[Part]) -> list[str]:
+    lines = []
+    for part in parts:
+        lines += [f"### {escape_markdown(part.heading)}", ""] if part.heading else []
+        lines += [escape_markdown(part.lead), ""] if part.lead else []
+        lines += _markdown_table(part.table)
+    return lines
 
 
 def _markdown_table(table: Table, *, caption: bool = True) -> list[str]:
@@ -148,9 +185,18 @@ def _markdown_item(item: Item) -> str:
     return f"{text} {escape_markdown(item.note)}".strip()
 
 
+def _latex_chapter(chapter: Chapter) -> list[str]:
+    heading = rf"\subsection*{{{escape_latex(chapter.heading)}}}"
+    return ["", heading, escape_latex(chapter.lead) + r"\par", *_latex_parts(chapter.parts)]
+
+
+def _latex_parts(parts: Sequence[Part]) -> list[str]:
+    return [line for part in parts for line in ("", *_latex_table(part.table))]
+
+
 def _latex_table(table: Table) -> list[str]:
     aligned = zip(table.header, _aligns(table), strict=True)
-    spec = "".join("p{50mm}" if name in PROSE else align for name, align in aligned)
+    spec = "".join(rf"p{{{PROSE[name]}mm}}" if name in PROSE else align for name, align in aligned)
     header = " & ".join(escape_latex(name) for name in table.header) + r" \\"
     lines = [
         r"{\footnotesize",
@@ -193,4 +239,6 @@ def _field(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return repr(value)
+    if isinstance(value, list):
+        value = [None if isinstance(one, float) and math.isnan(one) else one for one in value]
     return canonical_json(value) if isinstance(value, (dict, list)) else str(value)

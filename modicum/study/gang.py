@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from modicum.analysis.cka import linear_cka, rbf_cka
+from modicum.analysis.dynamics import forgetting
 from modicum.analysis.metrics import evaluate, kappa
 from modicum.base.events import Asked
 from modicum.base.files import atomic_write
@@ -21,11 +23,11 @@ from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted
 from modicum.loop.learner import Learner, Wanted
 from modicum.loop.oracle import GoldOracle, NoisyOracle, Oracle
-from modicum.strategies.base import Strategy
-from modicum.study.prepare import Prepared, make_strategy
+from modicum.study.prepare import Prepared, make_strategy, make_warm
 from modicum.study.spec import Trial
 from modicum.study.store import Store
 
+FORGETTING = ("unforgettable", "forgettable", "often_forgotten", "never_learned")
 STOP_SAMPLE = 500
 """Examples on which the change of predictions between rounds is measured."""
 Progress = Callable[[Trial, Mapping[str, Any]], None]
@@ -47,7 +49,8 @@ class Member:
 class Gang:
     """Runs trials that share data, backbone, method and training until all of them have stopped.
 
-    arrays: the folder that keeps training dynamics; None keeps none.
+    arrays: the folder that keeps training dynamics; None keeps none. compared: on how many test texts every layer is
+    compared with the pretrained model's.
     """
 
     def __init__(
@@ -56,16 +59,19 @@ class Gang:
         keys: Sequence[str],
         prepared: Prepared,
         engine: Engine,
-        warm: Strategy,
         on_round: Progress,
         arrays: Path | None = None,
+        compared: int = 0,
     ) -> None:
         self.store, self.prepared, self.engine, self.on_round = store, prepared, engine, on_round
         self.arrays = arrays
-        self.members = [self._member(key, warm) for key in keys]
+        self.members = [self._member(key) for key in keys]
         self._truth = prepared.test.dataset.labels
+        n = len(prepared.test)
+        self._compared = np.sort(stream(0, "layer-similarity").choice(n, min(compared, n), replace=False))
+        self._pretrained: np.ndarray | None = None
 
-    def _member(self, key: str, warm: Strategy) -> Member:
+    def _member(self, key: str) -> Member:
         trial = Trial.model_validate_json(self.store.spec(key))
         train = self.prepared.train
         gold = dict(zip(train.ids, train.labels.tolist(), strict=True))
@@ -78,9 +84,9 @@ class Gang:
             train.ids,
             make_strategy(trial.strategy, train.task),
             events,
-            warm=warm,
-            pace=loop.pace,
-            stopping=loop.stopping,
+            warm=make_warm(loop.warm_strategy),
+            pace=loop.pace(len(train)),
+            stopping=loop.stopping(len(train)),
             seed=trial.seed,
             name=trial.strategy.name,
         )
@@ -122,7 +128,7 @@ class Gang:
                 np.save(file, getattr(model.dynamics, name), allow_pickle=False)
 
     def _accept(self, members: list[Member], fitted: list[Fitted]) -> None:
-        tested: dict[int, dict[str, float]] = {}
+        tested: dict[int, dict[str, Any]] = {}
         for member, model in zip(members, fitted, strict=True):
             if id(model) not in tested:
                 start = time.perf_counter()
@@ -131,6 +137,7 @@ class Gang:
                 tested[id(model)] = evaluate(self.engine.task, self._truth, outputs) | {
                     "test_seconds": time.perf_counter() - start
                 }
+                tested[id(model)] |= self._looked_at(model)
             record: dict[str, Any] = dict(tested[id(model)])
             record |= {
                 "parameters": model.parameters,
@@ -143,6 +150,25 @@ class Gang:
             if member.trial.loop.plateau is not None:
                 record |= self._change(member, model)
             member.learner.accept(record)
+
+    def _looked_at(self, model: Fitted) -> dict[str, Any]:
+        """What else is noted of a model: what it forgot, and how far its layers are from the pretrained ones."""
+        found: dict[str, Any] = {}
+        if self.engine.task == "classification":
+            events = forgetting(model.dynamics.correct, model.dynamics.confidence)
+            found |= {name: getattr(events, name) for name in FORGETTING}
+        if model.kept is not None:
+            found["kept_epoch"] = model.kept
+        if self.engine.training.drop_forgotten is not None:
+            found["dropped"] = model.dropped
+        if len(self._compared):
+            if self._pretrained is None:
+                self._pretrained = self.engine.layers(None, self._compared, self.prepared.test)
+            tuned = self.engine.layers(model.weights, self._compared, self.prepared.test)
+            pairs = list(zip(tuned, self._pretrained, strict=True))
+            for name, similarity in (("cka", linear_cka), ("cka_rbf", rbf_cka)):
+                found[name] = [round(similarity(a, b), 6) for a, b in pairs]
+        return found
 
     def _change(self, member: Member, model: Fitted) -> dict[str, float]:
         """Cohen's kappa between this round's and the last round's predictions on the stop sample."""

@@ -18,7 +18,7 @@ from modicum.engine.cache import Corpus
 from modicum.methods import METHODS
 from modicum.strategies import STRATEGIES
 from modicum.strategies.base import Strategy
-from modicum.study.spec import BackboneSettings, Choice, Data, Study, Trial
+from modicum.study.spec import BackboneSettings, Choice, Data, Loop, Study, Trial
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def load_data(data: Data) -> tuple[Dataset, Dataset]:
     options = {**columns, "skip_bad_rows": data.skip_bad_rows}
     train_path, test_path = found if found is not None else (data.train, None)
     test_path = data.test or test_path
-    everything = load(train_path, classes=data.classes, **options)
+    everything = load(train_path, classes=data.classes, where=next(iter(data.where.items()), None), **options)
     train = everything.subset(everything.labelled_positions())
     if not len(train):
         raise SpecError(
@@ -97,22 +97,31 @@ def hold_out(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:
 def prepare(study: Study, backbone: Backbone, folder: Path) -> list[Prepared]:
     """All data sets of a study as the backbone sees them; features are remembered in ``folder``."""
     ready = []
+    for grid in study.grids:
+        make_warm(grid.loop.warm_strategy)  # a wrong one is told before any work
     titles: dict[tuple[str, str], str] = {}
     for data in study.data:
         train, test = load_data(data)
         twin = titles.setdefault((train.fingerprint, test.fingerprint), data.title)
         if twin != data.title:
             raise SpecError(f"data sets {twin!r} and {data.title!r} hold the same examples: leave one of them out")
-        if study.loop.warm_start >= len(train):
-            raise SpecError(
-                f"warm_start = {study.loop.warm_start} leaves no pool: "
-                f"{data.title!r} has {len(train)} labelled rows to draw from"
-            )
-        for name in ("plateau", "noise"):
-            if train.task == "regression" and getattr(study.loop, name):
-                raise SpecError(f"{name} works on classes, and {data.title!r} has values: leave it out of [loop]")
+        for grid in study.grids:
+            if data in grid.data:
+                _check_loop(grid.loop, data.title, train)
+        if 0 < len(test) < 4 and study.layer_similarity:
+            raise SpecError(f"layer_similarity needs 4 test texts or more, and {data.title!r} has {len(test)}")
         ready.append(Prepared(data.title, Corpus(backbone, train, folder), Corpus(backbone, test, folder)))
     return ready
+
+
+def _check_loop(loop: Loop, title: str, train: Dataset) -> None:
+    if not loop.shares and loop.warm_start >= len(train):
+        raise SpecError(
+            f"warm_start = {loop.warm_start} leaves no pool: {title!r} has {len(train)} labelled rows to draw from"
+        )
+    for name in ("plateau", "noise"):
+        if train.task == "regression" and getattr(loop, name):
+            raise SpecError(f"{name} works on classes, and {title!r} has values: leave it out of [loop]")
 
 
 def make_strategy(choice: Choice, task: str) -> Strategy:
@@ -124,9 +133,10 @@ def make_strategy(choice: Choice, task: str) -> Strategy:
 
 
 def make_trials(study: Study, backbone: Backbone, prepared: Prepared) -> list[Trial]:
-    """All trials of one data set, ordered by method, then seed, then strategy."""
+    """All trials of one grid on one data set, ordered by method, pretraining, time, seed, then strategy."""
     trials = []
-    for method, seed, strategy in product(study.methods, study.seeds, study.strategies):
+    every = product(study.methods, study.tapt, study.trainings, study.seeds, study.strategies)
+    for method, tapt, training, seed, strategy in every:
         trials.append(
             Trial(
                 dataset=prepared.title,
@@ -142,8 +152,10 @@ def make_trials(study: Study, backbone: Backbone, prepared: Prepared) -> list[Tr
                 strategy=strategy,
                 strategy_settings=make_strategy(strategy, prepared.train.task).canonical(),
                 loop=study.loop,
-                training=study.training,
+                training=training,
+                tapt=tapt,
                 seed=seed,
+                part=study.name,
             )
         )
     return trials

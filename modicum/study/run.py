@@ -15,18 +15,26 @@ import torch
 from filelock import FileLock, Timeout
 
 import modicum
-from modicum.analysis.metrics import MAIN_METRIC, evaluate
-from modicum.base.errors import StoreError, UnknownName
+from modicum.analysis.claims import Claim
+from modicum.analysis.metrics import LOWER_IS_BETTER, MAIN_METRIC, evaluate
+from modicum.base.errors import SpecError, StoreError, UnknownName
 from modicum.base.events import Asked, Stopped, Trained
+from modicum.base.spec import digest
 from modicum.engine.backbone import Backbone
 from modicum.engine.engine import Engine
+from modicum.engine.pretraining import check_pretrainable, pretrain
 from modicum.methods import METHODS
+from modicum.study.dynamics import example_rows
 from modicum.study.gang import Gang
-from modicum.study.prepare import Prepared, load_backbone, make_trials, make_warm, prepare
+from modicum.study.prepare import Prepared, load_backbone, make_trials, prepare
 from modicum.study.spec import Study, Trial
 from modicum.study.store import Store
 
 DATABASE = "study.sqlite"
+SHARED = {"dataset", "method", "tapt", "loop", "training"}
+"""What trials of a gang have in common."""
+SCORE = "score"
+"""The main metric where each data set has one of its own."""
 INTERNAL = frozenset({"stop_predictions", "seconds", "test_seconds"})
 """What a record holds for the loop, and no row shows."""
 
@@ -37,19 +45,29 @@ class Watcher(Protocol):
     def started(self, study: Study, trials: int, rounds: int, done: int) -> None:
         """So many trials and rounds in all, so many rounds done already."""
 
+    def pretrained(self, trial: Trial, epoch: int, loss: float) -> None:
+        """So many epochs of this trial's task-adaptive pretraining are done; it serves all trials of its kind."""
+
     def round_done(self, trial: Trial, record: Mapping[str, Any]) -> None:
         """A round of a trial is durable."""
 
 
 @dataclass
 class Results:
-    """What a report is made from: a row per trial and round, and how they came about."""
+    """What a report is made from: a row per trial and round, and how they came about.
+
+    claims: statements to judge. pretraining: data set, method, objective, losses by epoch and seconds of each.
+    examples: one mapping for each trial and example whose training dynamics were kept (see ``example_rows``).
+    """
 
     title: str
     metric: str
     rows: list[dict[str, Any]]
     manifest: dict[str, Any]
     notes: list[str]
+    claims: Sequence[Claim] = ()
+    pretraining: Sequence[Mapping[str, Any]] = ()
+    examples: Sequence[Mapping[str, Any]] = ()
 
 
 def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | None = None) -> Results:
@@ -68,74 +86,135 @@ def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | No
     except OSError as error:
         raise StoreError(f"{out} cannot hold a study: {error}. Choose another --out") from error
     with held, Store(out / DATABASE) as store:
-        warm = make_warm(study.loop.warm_strategy)
         backbone = backbone or load_backbone(study.backbone)
         sets = prepare(study, backbone, out / "cache")
         _check_metric(study, sets)
-        trials = {trial.key(): trial for data in sets for trial in make_trials(study, backbone, data)}
-        _enlist(study, store, sets, backbone, trials)
+        trials = _trials(study, backbone, sets)
+        _enlist(store, sets, backbone, trials)
         store.set_meta("study", study.canonical())
         names = {key: {"dataset": t.dataset, "backbone": t.backbone} for key, t in trials.items()}
         store.set_meta("current", json.dumps(names))
         store.set_meta("manifest", json.dumps(manifest(study, backbone, sets)))
-        rounds = expected_rounds(study, sets)
-        watcher.started(study, len(trials), rounds * len(trials) // max(1, len(sets)), _rounds_done(store, trials))
-        gangs = [keys for keys in store.gangs() if any(key in trials for key in keys)]
-        for keys in gangs:
-            first = trials[next(key for key in keys if key in trials)]
-            data = next(d for d in sets if d.title == first.dataset)
-            engine = _engine(backbone, data, first)
-            arrays = out / "arrays" if study.keep_dynamics else None
-            Gang(store, keys, data, engine, warm, watcher.round_done, arrays).run()
+        rounds = sum(len(trial.loop.schedule(len(_set_of(trial, sets).train))) for trial in trials.values())
+        watcher.started(study, len(trials), rounds, _rounds_done(store, trials))
+        arrays = out / "arrays" if study.keep_dynamics else None
+        for keys in store.gangs():
+            known = [trials[key] for key in keys if key in trials]
+            if known and not all(_is_over(store, key) for key in keys):
+                data = _set_of(known[0], sets)
+                engine = _engine(backbone, data, known[0], _pretrained(store, backbone, data, known[0], watcher))
+                Gang(store, keys, data, engine, watcher.round_done, arrays, study.layer_similarity).run()
         return read_results(store)
 
 
 def _check_metric(study: Study, sets: Sequence[Prepared]) -> None:
+    known = {data.title: _known_metrics(data) for data in sets}
+    if study.metric is not None and study.metric not in set().union(*known.values()):
+        raise UnknownName("metric", study.metric, set().union(*known.values()))
+    for chosen in study.data:
+        if chosen.metric is not None and chosen.metric not in known[chosen.title]:
+            raise UnknownName(f"metric of {chosen.title}", chosen.metric, known[chosen.title])
+    several = set(_metrics(study, sets).values())
+    if len(several) > 1 and several & LOWER_IS_BETTER:
+        wrong = ", ".join(sorted(several & LOWER_IS_BETTER))
+        raise SpecError(f"where data sets have different metrics, greater must be better in all; {wrong} is an error")
+
+
+def _metrics(study: Study, sets: Sequence[Prepared]) -> dict[str, str]:
+    """The main metric of each data set."""
+    own, found = {data.title: data.metric for data in study.data}, {}
+    for data in sets:
+        whole = study.metric if study.metric in _known_metrics(data) else None
+        found[data.title] = own[data.title] or whole or MAIN_METRIC[data.train.task]
+    return found
+
+
+def _known_metrics(data: Prepared) -> set[str]:
     two = np.arange(2)
-    found = {
-        name
-        for data in sets
-        for name in evaluate(data.train.task, two, np.eye(2, data.outputs) if data.train.classes else two)
-    }
-    if study.metric is not None and study.metric not in found:
-        raise UnknownName("metric", study.metric, found)
+    return set(evaluate(data.train.task, two, np.eye(2, data.outputs) if data.train.classes else two))
 
 
-def _engine(backbone: Backbone, data: Prepared, trial: Trial) -> Engine:
+def _trials(study: Study, backbone: Backbone, sets: Sequence[Prepared]) -> dict[str, Trial]:
+    """All trials by key.
+
+    Raises:
+        SpecError: two of them could not be told apart in the report, or a method cannot be pretrained.
+    """
+    found: dict[str, Trial] = {}
+    shown: dict[tuple[Any, ...], str] = {}
+    for grid, data in _on(study, sets):
+        for trial in make_trials(grid, backbone, data):
+            key = trial.key()
+            if key in found:
+                continue
+            name = trial.dataset, trial.label, trial.strategy.label, trial.seed, trial.training.seconds
+            if shown.setdefault(name, key) != key:
+                raise SpecError(
+                    f"two parts of the study have {trial.label} × {trial.strategy.label} on {trial.dataset}, and "
+                    'differ in what the report does not show: give these parts a name = "..." each'
+                )
+            found[key] = trial
+    for method, tapt in {(t.method.canonical(), t.tapt): (t.method, t.tapt) for t in found.values()}.values():
+        if tapt is not None:
+            check_pretrainable(backbone, METHODS.create(method.name, **method.options), tapt)
+    return found
+
+
+def _is_over(store: Store, key: str) -> bool:
+    return any(isinstance(event, Stopped) for event in store.events(key))
+
+
+def _on(study: Study, sets: Sequence[Prepared]) -> list[tuple[Study, Prepared]]:
+    """Each grid with each of its data sets."""
+    return [(grid, data) for grid in study.grids for data in sets if data.title in {d.title for d in grid.data}]
+
+
+def _set_of(trial: Trial, sets: Sequence[Prepared]) -> Prepared:
+    return next(data for data in sets if data.title == trial.dataset)
+
+
+def _engine(
+    backbone: Backbone, data: Prepared, trial: Trial, start: Mapping[str, torch.Tensor] | None = None
+) -> Engine:
     method = METHODS.create(trial.method.name, **trial.method.options)
-    return Engine(backbone, data.pool, method, trial.training, data.train.task, data.outputs)
+    task = data.train.task
+    return Engine(backbone, data.pool, method, trial.training, task, data.outputs, start=start, test=data.test)
 
 
-def _enlist(
-    study: Study, store: Store, sets: Sequence[Prepared], backbone: Backbone, trials: Mapping[str, Trial]
-) -> None:
+def _pretrained(
+    store: Store, backbone: Backbone, data: Prepared, trial: Trial, watcher: Watcher
+) -> Mapping[str, torch.Tensor] | None:
+    """What a trial's method begins from, made now or before; None where it begins anew."""
+    if trial.tapt is None:
+        return None
+    method = METHODS.create(trial.method.name, **trial.method.options)
+    done = pretrain(backbone, data.pool, method, trial.tapt, lambda epoch, loss: watcher.pretrained(trial, epoch, loss))
+    kept = json.loads(store.meta("pretraining") or "{}")
+    told = {"dataset": data.title, "method": trial.method.label, "objective": trial.tapt.objective}
+    kept[_kind_of_pretraining(trial)] = told | {"losses": done.losses, "seconds": done.seconds}
+    store.set_meta("pretraining", json.dumps(kept))
+    return done.adapter
+
+
+def _kind_of_pretraining(trial: Trial) -> str:
+    return digest(trial.model_dump(mode="json", include={"fingerprint", "backbone_fingerprint", "method", "tapt"}))
+
+
+def _enlist(store: Store, sets: Sequence[Prepared], backbone: Backbone, trials: Mapping[str, Trial]) -> None:
     """Put new trials into gangs: whole seeds of one method, so that strategies share a seed's first round."""
     known = {key for gang in store.gangs() for key in gang}
-    for data in sets:
-        for method in study.methods:
-            own = {
-                key: trial
-                for key, trial in trials.items()
-                if trial.dataset == data.title and trial.method == method and key not in known
-            }
-            if not own:
-                continue
-            seeds = sorted({trial.seed for trial in own.values()}, key=study.seeds.index)
-            engine = _engine(backbone, data, next(iter(own.values())))
-            per_gang = max(1, engine.runs_per_bank // len(study.strategies))
-            for start in range(0, len(seeds), per_gang):
-                chosen = seeds[start : start + per_gang]
-                store.add_gang({key: trial.canonical() for key, trial in own.items() if trial.seed in chosen})
-
-
-def expected_rounds(study: Study, sets: Sequence[Prepared]) -> int:
-    """Rounds of a trial, over all data sets, if no rule but the budget ends it."""
-    loop = study.loop
-    total = 0
-    for data in sets:
-        budget = min(loop.budget, len(data.train))
-        total += 1 + max(0, -(-(budget - loop.warm_start) // loop.batch))
-    return total
+    alike: dict[str, dict[str, Trial]] = {}
+    for key, trial in trials.items():
+        if key not in known:
+            alike.setdefault(digest(trial.model_dump(mode="json", include=SHARED)), {})[key] = trial
+    for own in alike.values():
+        first = next(iter(own.values()))
+        seeds = list(dict.fromkeys(trial.seed for trial in own.values()))
+        strategies = len({trial.strategy.canonical() for trial in own.values()})
+        per_gang = max(1, _engine(backbone, _set_of(first, sets), first).runs_per_bank // strategies)
+        for start in range(0, len(seeds), per_gang):
+            chosen = seeds[start : start + per_gang]
+            store.add_gang({key: trial.canonical() for key, trial in own.items() if trial.seed in chosen})
 
 
 def _rounds_done(store: Store, trials: Mapping[str, Trial]) -> int:
@@ -162,8 +241,21 @@ def read_results(store: Store) -> Results:
     study = Study.model_validate_json(store.meta("study") or "{}")
     rows = [row | names for key, names in json.loads(current).items() for row in trial_rows(store, key)]
     kept = json.loads(store.meta("manifest") or "{}")
-    metric = study.metric or kept.get("metric", "macro_f1")
-    return Results(study.title, metric, rows, kept, _notes(study, rows))
+    metrics = {name: data.get("metric", kept.get("metric")) for name, data in kept["data"].items()}
+    metric = SCORE if len(set(metrics.values())) > 1 else next(iter(metrics.values()))
+    for row in rows:
+        row["share"] = row["labels"] / kept["data"][row["dataset"]]["train"]
+        if metric == SCORE:
+            row[SCORE] = row[metrics[row["dataset"]]]
+    every = [Trial.model_validate_json(store.spec(key)) for key in json.loads(current)]
+    kinds = dict.fromkeys(_kind_of_pretraining(trial) for trial in every if trial.tapt)
+    curves = json.loads(store.meta("pretraining") or "{}")
+    pretraining = [curves[kind] for kind in kinds if kind in curves]
+    examples = list(example_rows(store, store.path.parent / "arrays"))
+    notes = _notes(study, rows)
+    if metric == SCORE:
+        notes.append("The score is " + ", ".join(f"{own} on {name}" for name, own in metrics.items()) + ".")
+    return Results(study.title, metric, rows, kept, notes, study.claims, pretraining, examples)
 
 
 def trial_rows(store: Store, key: str) -> list[dict[str, Any]]:
@@ -173,10 +265,16 @@ def trial_rows(store: Store, key: str) -> list[dict[str, Any]]:
         "trial": key,
         "dataset": trial.dataset,
         "backbone": trial.backbone,
-        "method": trial.method.label,
+        "method": trial.label,
+        "plain_method": trial.method.label,
+        "tapt": trial.tapt.objective if trial.tapt else "",
         "strategy": trial.strategy.label,
         "seed": trial.seed,
     }
+    if trial.training.seconds is not None:
+        identity["allowed_seconds"] = trial.training.seconds
+    if trial.training.until == "oracle-test":
+        identity["diagnostic"] = "the epoch was chosen on the test set"
     rows: list[dict[str, Any]] = []
     cost: dict[str, float] = {}
     for event in store.events(key):
@@ -196,8 +294,8 @@ def _notes(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for r in rows
         if "stopped" in r
     ]
-    if study.loop.noise:
-        notes.append(f"Labels were wrong for {study.loop.noise:.0%} of the examples asked for, by design.")
+    for noise in sorted({grid.loop.noise for grid in study.grids} - {0.0}):
+        notes.append(f"Labels were wrong for {noise:.0%} of the examples asked for, by design.")
     for row in rows:
         row.pop("stopped", None)  # type: ignore[attr-defined]
     return notes
@@ -206,7 +304,6 @@ def _notes(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def manifest(study: Study, backbone: Backbone, sets: Sequence[Prepared]) -> dict[str, Any]:
     """What a reader needs to run the study again: versions, machine, precision, fingerprints, settings."""
     return {
-        "metric": MAIN_METRIC[sets[0].train.task],
         "modicum": modicum.__version__,
         "libraries": {name: _version(name) for name in ("torch", "transformers", "peft", "numpy", "scikit-learn")},
         "machine": {
@@ -226,6 +323,7 @@ def manifest(study: Study, backbone: Backbone, sets: Sequence[Prepared]) -> dict
             data.title: {
                 "train": len(data.train),
                 "test": len(data.test),
+                "metric": _metrics(study, sets)[data.title],
                 "classes": list(data.train.classes),
                 "tokens_per_text": round(float(np.mean(data.pool.tokens.lengths)), 1),
                 "train_fingerprint": data.train.fingerprint,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from modicum.base.errors import SpecError
+from modicum.analysis.claims import Claim
+from modicum.base.errors import SpecError, UnknownName
 from modicum.base.spec import Record, digest
-from modicum.base.training import Training
+from modicum.base.training import Pretraining, Training
 from modicum.base.types import Task
 from modicum.loop.learner import Pace
 from modicum.loop.stopping import Stopping
@@ -21,7 +23,8 @@ class Data(Record):
 
     train: a file, or the name of a data set that comes with Modicum (``helpdesk``). test: a file; without one,
     ``test_share`` of train is held out (stratified, the same for every trial). text, pair, label, id: column names,
-    guessed where absent.
+    guessed where absent. where: a column of ``train`` and the value that rows must have there, ``{split = "train"}``.
+    metric: this set's own main one, where data sets are judged by different ones.
     """
 
     name: str = ""
@@ -33,8 +36,10 @@ class Data(Record):
     id: str | None = None
     task: Task | None = None
     classes: tuple[str, ...] | None = None
+    where: dict[str, str] = Field(default={}, max_length=1)
     skip_bad_rows: bool = False
     test_share: float = Field(default=0.2, gt=0, lt=1)
+    metric: str | None = None
 
     @property
     def title(self) -> str:
@@ -65,7 +70,11 @@ class Choice(Record):
 
 
 class Loop(Record):
-    """How labels are asked for, and by which strategy before there is a model. noise: share of wrong answers."""
+    """How labels are asked for, and by which strategy before there is a model. noise: share of wrong answers.
+
+    shares: the shares of the training set that are to be labelled, round by round, in place of ``warm_start``,
+    ``batch`` and ``budget``.
+    """
 
     warm_start: int = Field(default=100, ge=2)
     batch: int = Field(default=50, ge=1)
@@ -75,22 +84,46 @@ class Loop(Record):
     plateau: float | None = Field(default=None, gt=0, le=1)
     patience: int = Field(default=2, ge=1)
     noise: float = Field(default=0.0, ge=0, le=1)
+    shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
 
-    @property
-    def pace(self) -> Pace:
-        return Pace(warm_start=self.warm_start, batch=self.batch)
+    @field_validator("shares")
+    @classmethod
+    def _rise(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if any(a >= b for a, b in pairwise(shares)):
+            raise ValueError("shares must rise, such as [0.1, 0.3, 1.0]")
+        return shares
 
-    @property
-    def stopping(self) -> Stopping:
-        return Stopping(budget=self.budget, seconds=self.seconds, plateau=self.plateau, patience=self.patience)
+    def schedule(self, n: int) -> tuple[int, ...]:
+        """Labels after each round on a training set of n, at most: whatever the rules but the budget say."""
+        if self.shares:
+            return tuple(dict.fromkeys(max(2, round(share * n)) for share in self.shares))
+        last = min(self.budget, n)
+        return (*range(self.warm_start, last, self.batch), last)
+
+    def pace(self, n: int) -> Pace:
+        """The pace on a training set of n."""
+        schedule = self.schedule(n) if self.shares else ()
+        return Pace(warm_start=self.warm_start, batch=self.batch, schedule=schedule)
+
+    def stopping(self, n: int) -> Stopping:
+        """What ends the loop on a training set of n."""
+        budget = self.schedule(n)[-1] if self.shares else self.budget
+        return Stopping(budget=budget, seconds=self.seconds, plateau=self.plateau, patience=self.patience)
 
 
 class Study(Record):
-    """The whole file: a grid of data × methods × strategies × seeds under one loop and training.
+    """The whole file: a grid of data × methods × pretraining × strategies × seeds under one loop and training.
 
-    metric: the main one in the report; macro_f1 for classes, pearson for values. keep_dynamics: store per-example
+    tapt: task-adaptive pretraining before every run, of each kind once; None is without. seconds: time limits of
+    training, each a trial of its own, in place of the one in ``training``. parts: grids that make up the study in place
+    of one, each with what it does not say taken from the whole; their ``name`` goes after the methods' in the report,
+    where parts differ in what the report does not show otherwise. claims: statements that the report judges.
+
+    metric: the main one in the report; macro_f1 for classes, pearson for values. Where data sets have different ones
+    the report is about their ``score``, each set's own. keep_dynamics: store per-example
     training dynamics beside the database, as ``arrays/<trial>/<round>-correct.npy`` and ``-confidence.npy``: a row an
-    epoch, and a column a label, in the order in which labels arrived.
+    epoch, and a column a label, in the order in which labels arrived. layer_similarity: compare every layer with the
+    pretrained model's (linear CKA) on so many test texts, after every round.
     """
 
     title: str = "Study"
@@ -103,10 +136,40 @@ class Study(Record):
     training: Training = Training()
     metric: str | None = None
     keep_dynamics: bool = False
+    layer_similarity: int = Field(default=0, ge=0)
+    tapt: tuple[Pretraining | None, ...] = Field(default=(None,), min_length=1)
+    seconds: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    claims: tuple[Claim, ...] = ()
+    name: str = ""
+    parts: tuple[Study, ...] = ()
+
+    @field_validator("layer_similarity")
+    @classmethod
+    def _enough(cls, texts: int) -> int:
+        if 0 < texts < 4:
+            raise ValueError("CKA needs 4 texts or more, and 0 leaves it out")
+        return texts
+
+    @property
+    def grids(self) -> tuple[Study, ...]:
+        """The parts, or the whole where there are none."""
+        return self.parts or (self,)
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """One for each time limit, or the one."""
+        return tuple(self.training.model_copy(update={"seconds": s}) for s in self.seconds) or (self.training,)
+
+
+OF_THE_WHOLE = {"title", "backbone", "metric", "keep_dynamics", "layer_similarity", "claims"}
+"""Settings that parts cannot have of their own."""
 
 
 class Trial(Record):
-    """What decides one trial's result. Data and backbone are named by what they contain, not by where they lie."""
+    """What decides one trial's result. Data and backbone are named by what they contain, not by where they lie.
+
+    part: the name of the part that it belongs to, which decides nothing.
+    """
 
     dataset: str
     fingerprint: str
@@ -122,15 +185,25 @@ class Trial(Record):
     strategy_settings: str
     loop: Loop
     training: Training
+    tapt: Pretraining | None = None
     seed: int
+    part: str = ""
+
+    @property
+    def label(self) -> str:
+        """The method's name in reports, with its pretraining and its part."""
+        pretrained = f" + {self.tapt.objective}" if self.tapt else ""
+        return self.method.label + pretrained + (f", {self.part}" if self.part else "")
 
     def key(self) -> str:
         """The trial's identity: the same settings give the same key, on any machine."""
-        return digest(self.model_dump(mode="json", exclude={"dataset", "backbone"}))
+        return digest(self.model_dump(mode="json", exclude={"dataset", "backbone", "part"}))
 
 
-def read_study(path: str | Path, data_dir: Path | None = None) -> Study:
+def read_study(path: str | Path, data_dir: Path | None = None, profile: str | None = None) -> Study:
     """Read a study file; relative data paths are taken from ``data_dir``, by default the file's own folder.
+
+    profile: the name of a ``[profiles.NAME]`` section, whose settings go over those of the file.
 
     Raises:
         SpecError: the file is missing, is no TOML, or has unknown, missing or wrong settings.
@@ -144,11 +217,36 @@ def read_study(path: str | Path, data_dir: Path | None = None) -> Study:
         raise SpecError(f"a study is a TOML file, and {str(path)!r} is a folder") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"study file {str(path)!r} is not valid TOML: {error}") from None
-    return parse_study(raw, path.parent if data_dir is None else data_dir)
+    return parse_study(raw, path.parent if data_dir is None else data_dir, profile)
 
 
-def parse_study(raw: dict[str, Any], folder: Path = Path()) -> Study:
+def parse_study(raw: dict[str, Any], folder: Path = Path(), profile: str | None = None) -> Study:
     """A study from the values of its file; relative data paths are taken from ``folder``."""
+    fields = dict(raw)
+    profiles = fields.pop("profiles", {})
+    if profile is not None:
+        if not isinstance(profiles, dict) or profile not in profiles:
+            raise UnknownName("profile", profile, profiles)
+        fields = _over(fields, profiles[profile])
+    parts = fields.pop("parts", [])
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise SpecError("parts of a study are [[parts]] sections")
+    if not parts:
+        return _grid(fields, folder)
+    common = {name: value for name, value in fields.items() if name not in OF_THE_WHOLE or name == "backbone"}
+    for name in OF_THE_WHOLE:
+        if any(name in part for part in parts):
+            raise SpecError(f"{name} is the same for all parts of a study: set it outside [[parts]]")
+    grids = [_grid(_over(common, _with_data(part, common)), folder) for part in parts]
+    joined = {name: _distinct(grids, name) for name in ("data", "seeds", "methods", "strategies")}
+    kept = {name: fields[name] for name in OF_THE_WHOLE - {"backbone", "claims"} if name in fields}
+    study = Study(**kept, **joined, backbone=grids[0].backbone, claims=_claims(fields), parts=grids)
+    _check_titles(study)
+    return study
+
+
+def _grid(raw: dict[str, Any], folder: Path) -> Study:
+    """One grid, all in one."""
     fields = dict(raw)
     data = fields.get("data")
     if isinstance(data, dict):
@@ -162,19 +260,64 @@ def parse_study(raw: dict[str, Any], folder: Path = Path()) -> Study:
     if isinstance(seeds, bool) or not isinstance(seeds, int | list) or (isinstance(seeds, int) and seeds < 1):
         raise SpecError(f"seeds must be a count (at least 1) or a list of whole numbers, got {seeds!r}")
     fields["seeds"] = list(range(seeds)) if isinstance(seeds, int) else seeds
-    for name in ("methods", "strategies", "seeds"):
-        twice = [value for i, value in enumerate(fields[name]) if value in fields[name][:i]]
-        if twice:
-            shown = twice[0].label if isinstance(twice[0], Choice) else twice[0]
-            raise SpecError(f"{name} must differ from each other; {shown} stands there twice")
+    fields["tapt"] = [Pretraining.of(value) for value in _list(fields.get("tapt", False))]
+    fields["claims"] = _claims(fields)
+    training = fields.get("training")
+    if isinstance(training, dict) and isinstance(training.get("seconds"), list):
+        fields["seconds"] = training["seconds"]
+        fields["training"] = {name: value for name, value in training.items() if name != "seconds"}
+    for name in ("methods", "strategies", "seeds", "tapt", "seconds"):
+        _all_differ(name, fields.get(name, []))
     for name, record in (("backbone", BackboneSettings), ("loop", Loop), ("training", Training)):
         if isinstance(fields.get(name), dict):
             fields[name] = record(**fields[name])
     study = Study(**fields)
+    _check_titles(study)
+    return study
+
+
+def _check_titles(study: Study) -> None:
     titles = [d.title for d in study.data]
     if len(set(titles)) != len(titles):
         raise SpecError(f'data sets need different names, got {", ".join(titles)}: give each a name = "..."')
-    return study
+
+
+def _distinct(grids: list[Study], name: str) -> list[Any]:
+    every = [value for grid in grids for value in getattr(grid, name)]
+    return [value for i, value in enumerate(every) if value not in every[:i]]
+
+
+def _all_differ(name: str, values: Any) -> None:
+    shown = [value.objective if isinstance(value, Pretraining) else value for value in _list(values)]
+    twice = next((value for i, value in enumerate(shown) if value in shown[:i]), None)
+    if twice is not None:
+        said = twice.label if isinstance(twice, Choice) else twice
+        raise SpecError(f"{name} must differ from each other; {said} stands there twice")
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Settings over others, section by section."""
+    merged = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _over(merged[name], value) if both else value
+    return merged
+
+
+def _with_data(part: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    """A part whose data are named gets those sections of the whole."""
+    named = part.get("data")
+    if named is None or not all(isinstance(name, str) for name in _list(named)):
+        return part
+    known = {Data(**d).title: d for d in _list(common.get("data", [])) if isinstance(d, dict)}
+    for name in _list(named):
+        if name not in known:
+            raise UnknownName("data set", name, known)
+    return part | {"data": [known[name] for name in _list(named)]}
+
+
+def _claims(fields: dict[str, Any]) -> list[Claim]:
+    return [Claim(**claim) if isinstance(claim, dict) else claim for claim in _list(fields.get("claims", []))]
 
 
 def _located(data: Data, folder: Path) -> Data:
