@@ -218,6 +218,17 @@ def test_a_name_stands_for_itself_with_options():
     assert verdict(rows, of={"plain_method": "lora"}).mean == pytest.approx(0.25)
 
 
+def test_parts_of_a_study_are_kept_apart():
+    shown = {"": "lora", "stopped": "lora, stopped"}
+    rows = [
+        row(seed, value + seed / 100, shown[part], plain_method="lora", part=part)
+        for part, value in (("", 0.5), ("stopped", 0.7))
+        for seed in range(6)
+    ]
+    assert verdict(rows, of={"part": "stopped"}, against={"part": ""}).mean == pytest.approx(0.2)
+    assert verdict(rows, of={"part": "stopped"}, against={"plain_method": "lora"}).mean == pytest.approx(0.1)
+
+
 def test_no_number_is_selected_by_an_empty_name():
     timed = [row(0, value, method, allowed_seconds=9.0) for method, value in (("full", 0.1), ("lora", 0.9))]
     rows = [row(0, 0.5), row(0, 0.6, "lora"), *timed]

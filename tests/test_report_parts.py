@@ -9,14 +9,17 @@ import subprocess
 
 import numpy as np
 import pytest
-from toy_report import page, rows, source, table, timed, trained
+from toy_report import AWKWARD, examples, page, rows, source, table, timed, trained
 
 from modicum.analysis.claims import Claim
 from modicum.report import curve_table
 from modicum.report.document import build_document
 from modicum.report.drawing import PALETTE
+from modicum.report.figures import sheets
 from modicum.report.frame import build_frame
 from modicum.report.text import latex, markdown, results_csv
+from modicum.report.training import averaged
+from modicum.report.training_figures import forgotten_sheets, map_sheets
 
 
 def claim(id_, **fields):
@@ -129,11 +132,61 @@ def test_forgotten_examples_are_drawn_as_bars_that_add_up(tmp_path):
 
 
 def test_one_method_has_a_bar_for_each_strategy():
-    from modicum.report.training_figures import forgotten_sheets
-
     block = build_frame(source(list(trained(rows(methods=("lora",)))))).blocks[0]
     (sheet,) = forgotten_sheets(block)
     assert [panel.title for panel in sheet.panels] == ["lora"] and "badge 71.0 % unforgettable" in sheet.panels[0].label
+
+
+# Examples
+
+
+def test_forgetting_events_are_counted_for_each_method_with_random():
+    found = table(build_document(source(list(trained()), examples=list(examples()))), "events")
+    assert found.header[1:] == ("0 events", "1 event", "2 events", "3 events", "4 or more", "never learned")
+    # The first of 20 is never learned but by lora with seed 0, which never forgets it.
+    assert items(found) == {
+        ("", "full"): ["15.0 %", "20.0 %", "15.0 %", "15.0 %", "30.0 %", "5.0 %"],
+        ("", "lora"): ["16.7 %", "20.0 %", "15.0 %", "15.0 %", "30.0 %", "3.3 %"],
+    }
+    assert "(strategy: random)" in found.caption
+
+
+def test_labels_worth_a_second_look_are_those_of_the_lowest_confidence():
+    once = next(iter(examples(1 + 1))) | {"id": "once", "confidence": 0.05, "correctness": 0.5, "first_learned": 3}
+    found = table(build_document(source(examples=[*examples(), once])), "map")
+    assert [line.head for line in found.lines] == [AWKWARD, "once", *(f"e{i}" for i in range(1, 9))]
+    shown = items(found)
+    assert shown["", AWKWARD] == ["A_[x] & B", "0.049", "0.0 %", "0.0", "in 10 of 12 runs"]
+    assert shown["", "once"] == ["A_[x] & B", "0.050", "50.0 %", "0.0", "in 0 of 1 run"]
+    assert shown["", "e1"] == ["C", "0.096", "5.3 %", "0.5", "in 0 of 12 runs"]  # entropy does not forget it
+
+
+def test_ids_of_examples_are_literal_in_every_format(tmp_path):
+    text, checked = page(rows(), tmp_path, examples=list(examples()))
+    assert "b" not in checked.tags and "&lt;b&gt;&amp;&#34;|_%</th>" in text and AWKWARD in checked.text
+    assert '| \\<b\\>&amp;"\\|\\_% | A\\_\\[x\\] &amp; B | 0.049 |' in (tmp_path / "summary.md").read_text("utf-8")
+    escaped = r"\textless{}b\textgreater{}\&\textquotedbl{}\textbar{}\_\% & A\_{[}x{]} \& B & 0.049 &"
+    assert escaped in (tmp_path / "summary.tex").read_text("utf-8")
+
+
+def test_data_maps_have_a_point_for_each_example_and_at_most_1500():
+    few, many = (build_frame(source(examples=list(examples(n)))).blocks[0] for n in (20, 2000))
+    (sheet,) = map_sheets(few)
+    assert [panel.title for panel in sheet.panels] == ["full", "lora"] and "1,500" not in sheet.caption
+    paths = re.findall(r'd="((?:M[\d. ]+h0)+)"', sheet.panels[0].svg)
+    assert [path.count("h0") for path in paths] == [5, 5, 5, 5]  # correctness by quarters, the best first
+    heights = [float(y) for y in re.findall(r" ([\d.]+)h0", "".join(reversed(paths)))]
+    assert heights == sorted(heights, reverse=True) and len(set(heights)) == 20
+    (sheet,) = map_sheets(many)
+    assert "shows a random but fixed 1,500 of up to 2,000." in sheet.caption and sheet == map_sheets(many)[0]
+    assert [panel.svg.count("h0") for panel in sheet.panels] == [1500, 1500] and len(sheet.panels[0].svg) < 50_000
+    (mean,) = averaged(one for one in examples(methods=("lora",)) if one["id"] == AWKWARD)
+    assert (mean.confidence, mean.variability) == pytest.approx((1 / 21 + 0.001, 0.11))
+
+
+def test_examples_that_could_be_of_two_blocks_are_left_out():
+    parts = build_document(source(timed(), examples=list(examples()))).sections[0].parts
+    assert {"events", "map"}.isdisjoint(part.key for part in parts)
 
 
 # Layers
@@ -159,8 +212,6 @@ def test_shallow_models_show_each_layer_and_gaps_are_dashes():
 
 
 def test_heat_maps_have_a_tile_for_each_layer_and_number_of_labels():
-    from modicum.report.figures import sheets
-
     block = build_frame(source(list(trained()))).blocks[0]
     heat, gaps = sheets(block, "macro-F1", ())["layers"]
     assert [panel.title for panel in heat.panels] == ["full", "lora"]
@@ -176,8 +227,6 @@ def test_heat_maps_have_a_tile_for_each_layer_and_number_of_labels():
 
 
 def test_without_full_no_difference_is_drawn():
-    from modicum.report.figures import sheets
-
     block = build_frame(source(list(trained(rows(methods=("lora", "bitfit")))))).blocks[0]
     assert len(sheets(block, "macro-F1", ())["layers"]) == 1
 
@@ -338,7 +387,8 @@ def nasty():
         "a_b%", text="A & B ≥ 5 % of {x} → $y$ ~ 50_000 #1", source="Jukić & Šnajder [2023]", of={"method": "no^ne"}
     )
     times = [r | {"dataset": "time_d"} for r in timed((0.5, 20.0))]
-    return source(made + times, claims=[*CLAIMS, awkward], pretraining=PRETRAINING, notes=["σ ≈ Δ"])
+    told = {"pretraining": PRETRAINING, "notes": ["σ ≈ Δ"], "examples": list(examples())}
+    return source(made + times, claims=[*CLAIMS, awkward], **told)
 
 
 def test_latex_is_balanced():

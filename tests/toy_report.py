@@ -99,3 +99,23 @@ def timed(times=(5.0, 20.0, 60.0), **options):
             trial = f"{row['trial']}-{seconds:g}"
             made.append(row | {"trial": trial, "allowed_seconds": seconds, "macro_f1": row["macro_f1"] + 0.1 * i})
     return made
+
+
+AWKWARD = '<b>&"|_%'
+"""The id of the example of the lowest confidence."""
+
+
+def examples(count=20, methods=("full", "lora"), strategies=("random", "entropy"), seeds=3):
+    """Labelled examples that are the surer the later they come; lora with seed 0 alone learns the first one."""
+    for method in methods:
+        for strategy in strategies:
+            for seed in range(seeds):
+                for i in range(count):
+                    learned = i > 0 or (method, seed) == ("lora", 0)
+                    yield {
+                        "dataset": "trec", "method": method, "strategy": strategy, "seed": seed,
+                        "id": f"e{i}" if i else AWKWARD, "label": "A_[x] & B" if i % 2 == 0 else "C",
+                        "forgetting_events": i % 6 if strategy == "random" else 0, "first_learned": learned - 1,
+                        "confidence": (i + 1) / (count + 1) + 0.001 * seed, "variability": 0.01 * seed + 0.1,
+                        "correctness": i / (count - 1),
+                    }  # fmt: skip

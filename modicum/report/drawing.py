@@ -20,7 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 INK, MUTED, RULE, PAPER = "#1b1d21", "#6b7079", "#e2e4e8", "#fefefe"
@@ -51,6 +52,8 @@ SETTINGS: dict[Any, Any] = {
     "grid.linewidth": 0.6,
 }
 WIDTH, HEIGHT = 3.6, 2.55
+DOT = 2.4
+"""Width in points of a dot in a cloud."""
 SHADE = 0.1001
 """Opacity of bands: a placeholder, as the colours are, and so of a value that nothing else has."""
 
@@ -153,6 +156,35 @@ def line_svg(
         axes.set_xlabel(axis)
         axes.set_title(title, loc="left", fontsize=8.5, color=MUTED)
         return svg_of(figure)
+
+
+def points_svg(
+    clouds: Sequence[tuple[str, np.ndarray]],
+    axis: str,
+    title: str,
+    *,
+    limits: tuple[tuple[float, float], tuple[float, float]],
+) -> str:
+    """Clouds of dots over one another: for each its colour and the (n, 2) places.
+
+    A cloud is one path of strokes without length and with round ends: a mark for each dot takes ten times the bytes.
+    """
+    with settings():
+        figure, axes = new_axes(WIDTH, HEIGHT)
+        for colour, places in clouds:
+            if len(places):
+                path = Path(np.repeat(places, 2, axis=0), [Path.MOVETO, Path.LINETO] * len(places))
+                path.should_simplify = False
+                axes.add_patch(PathPatch(path, fill=False, edgecolor=colour, linewidth=DOT, capstyle="round"))
+        axes.set_xlim(*limits[0])
+        axes.set_ylim(*limits[1])
+        axes.grid()
+        for one in (axes.xaxis, axes.yaxis):
+            one.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.set_xlabel(axis)
+        axes.set_title(title, loc="left", fontsize=8.5, color=MUTED)
+        svg = svg_of(figure)
+    return re.sub(r"M ([\d.]+) ([\d.]+)\s+L \1 \2\s*", lambda m: f"M{float(m[1]):.1f} {float(m[2]):.1f}h0", svg)
 
 
 def tile(colour: str, strength: float = 1.0) -> str:

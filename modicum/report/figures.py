@@ -33,7 +33,7 @@ from modicum.report.drawing import (
 )
 from modicum.report.findings import Contrast, number
 from modicum.report.frame import Block, Cell, Frame, band_over_seeds
-from modicum.report.training_figures import forgotten_sheets, layer_sheets
+from modicum.report.training_figures import forgotten_sheets, layer_sheets, map_sheets
 
 
 def sheets(block: Block, metric: str, found: Sequence[Contrast]) -> dict[str, list[Sheet]]:
@@ -51,6 +51,7 @@ def sheets(block: Block, metric: str, found: Sequence[Contrast]) -> dict[str, li
         "curves": drawn,
         "random": [_gaps(block, gaps, by_strategy)] if gaps else [],
         "forgotten": forgotten_sheets(block),
+        "map": map_sheets(block),
         "layers": layer_sheets(block, by_method),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,8 @@ TIMING_COLUMNS = ("fit_seconds", "score_seconds", "select_seconds", "peak_memory
 FORGETTING_COLUMNS = ("unforgettable", "forgettable", "often_forgotten", "never_learned")
 TRAINING_COLUMNS = ("share", "allowed_seconds", "kept_epoch", "dropped", *FORGETTING_COLUMNS)
 """Numbers that say how a model was trained and what that did to the labelled examples, not how good it is."""
+EXAMPLE_COLUMNS = ("confidence", "variability", "correctness", "forgetting_events", "first_learned")
+"""Numbers on a labelled example; it is shown where it has all of them."""
 
 METRIC_NAMES = {
     "macro_f1": "macro-F1",
@@ -63,7 +65,8 @@ class ReportSource:
     pretraining: a mapping for each task-adaptive pretraining: ``dataset``, ``method``, ``objective``, ``losses`` (one
         an epoch) and ``seconds``.
     examples: a mapping for each trial and labelled example, of what training did to it: ``dataset``, ``method``,
-        ``strategy``, ``seed``, ``id`` and what else is known.
+        ``strategy``, ``seed``, ``id`` and what else is known, of which the report shows ``label`` and
+        ``EXAMPLE_COLUMNS``.
 
     Raises:
         DataError: there are no rows, or one lacks an identity column.
@@ -146,6 +149,8 @@ class Block:
     """One data set under one backbone: the cells that may be compared with one another.
 
     seconds: the time that its trials were allowed to train for; None where it was not given.
+    examples: those of the source that came up in its trials' training; none where the data set has other blocks, which
+        examples do not name.
     """
 
     name: str
@@ -157,6 +162,7 @@ class Block:
     strategies: tuple[str, ...]
     cells: Mapping[Key, Cell]
     warnings: tuple[str, ...]
+    examples: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def random(self) -> str | None:
@@ -229,13 +235,15 @@ def build_frame(source: ReportSource) -> Frame:
         trial = group.setdefault(fresh.key, fresh)
         trial.rounds[int(row["labels"])] = row
     several = len({backbone for _, backbone in groups}) > 1
-    blocks = []
+    blocks: list[Block] = []
     for (dataset, backbone), timed in groups.items():
         for allowed in sorted(timed, key=lambda time: time or 0.0):
             name = f"{dataset} · {backbone}" if several else dataset
             name += f" · {allowed:g} s" if allowed is not None and len(timed) > 1 else ""
             blocks.append(_block(source, name, (dataset, backbone, allowed), list(timed[allowed].values())))
-    return Frame(source, tuple(blocks))
+    sharing = Counter(block.dataset for block in blocks)
+    told = (replace(b, examples=_examples(source, b)) if sharing[b.dataset] == 1 else b for b in blocks)
+    return Frame(source, tuple(told))
 
 
 def number_table(trials: Iterable[Sequence[Mapping[str, Any]]], column: str) -> np.ndarray:
@@ -286,6 +294,17 @@ def _block(source: ReportSource, name: str, identity: tuple[str, str, float | No
         strategies=_baseline_first((s for _, s in cells), "random"),
         cells=cells,
         warnings=tuple(warnings),
+    )
+
+
+def _examples(source: ReportSource, block: Block) -> tuple[Mapping[str, Any], ...]:
+    """The source's examples of the block's cells; one that never came up in training has NaN."""
+    return tuple(
+        example
+        for example in source.examples
+        if example.get("dataset") == block.dataset
+        and (example.get("method"), example.get("strategy")) in block.cells
+        and all(math.isfinite(as_number(example.get(name))) for name in EXAMPLE_COLUMNS)
     )
 
 

@@ -12,7 +12,7 @@ from modicum.analysis.curves import Interval
 from modicum.report.findings import number
 from modicum.report.frame import LOWER_IS_BETTER
 
-PROSE = {"claim": 80, "verdict": 50, "value": 50}
+PROSE = {"claim": 80, "verdict": 50, "value": 50, "label": 50}
 """Columns of words, which are set from the left, and their width on paper in mm."""
 
 Mark = Literal["", "best", "better", "worse", "undecided", "supported", "contradicted", "absent"]

@@ -11,7 +11,7 @@ from modicum.base.spec import canonical_json
 from modicum.report.findings import TESTS, Contrast, Target, number, signed, targets
 from modicum.report.frame import METRIC_NAMES, Block, Cell, Frame, Key, metric_name
 from modicum.report.layout import Item, Line, Part, Table, amount, best_of, duration, measured, p_value, spread
-from modicum.report.training import forgotten, layers, variability
+from modicum.report.training import events, forgotten, layers, second_look, variability
 
 
 def parts(frame: Frame, block: Block, found: Sequence[Contrast]) -> list[Part]:
@@ -24,6 +24,8 @@ def parts(frame: Frame, block: Block, found: Sequence[Contrast]) -> list[Part]:
         _against_full(block, [c for c in mine if c.kind == "method"]),
         variability(frame, block),
         forgotten(block),
+        events(block),
+        second_look(block),
         layers(block),
         _cost(block),
     ]

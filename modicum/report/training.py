@@ -1,9 +1,14 @@
-"""The tables on how models came out of training: how much seeds vary, what was forgotten, how far layers moved."""
+"""The tables on how models came out of training: how much seeds vary, what was forgotten, how far layers moved.
+
+With what is known of each labelled example: how often it was forgotten, and which ones are worth a second look.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +17,27 @@ from modicum.analysis.curves import mean_interval
 from modicum.report.findings import number
 from modicum.report.frame import FORGETTING_COLUMNS, Block, Cell, Frame
 from modicum.report.layout import Item, Line, Part, Table, measured, percent
+
+EVENTS = ("0 events", "1 event", "2 events", "3 events", "4 or more", "never learned")
+SECOND_LOOK = 10
+"""Examples whose labels a report asks to check."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A labelled example, by means over the runs that trained on it.
+
+    events: how often it was forgotten. never: the number of runs in which it was never learned.
+    """
+
+    id: str
+    label: str
+    confidence: float
+    variability: float
+    correctness: float
+    events: float
+    never: int
+    runs: int
 
 
 def variability(frame: Frame, block: Block) -> Part | None:
@@ -60,6 +86,52 @@ def forgotten(block: Block) -> Part | None:
     return Part("forgotten", "What is forgotten?", lead, Table(caption, columns, tuple(ordered), notes))
 
 
+def events(block: Block) -> Part | None:
+    """The histogram of forgetting events of each method; None without examples."""
+    strategy, found = of_one_strategy(block)
+    if not found:
+        return None
+    lines = []
+    for method, examples in found.items():
+        kinds: dict[str, list[int]] = {}
+        for example in examples:
+            learned, often = example["first_learned"] >= 0, min(int(example["forgetting_events"]), 4)
+            kinds.setdefault(str(example["seed"]), []).append(often if learned else len(EVENTS) - 1)
+        shares = np.mean([np.bincount(own, minlength=len(EVENTS)) / len(own) for own in kinds.values()], axis=0)
+        lines.append(Line("", method, tuple(Item(percent(share)) for share in shares.tolist())))
+    caption = f"{block.name}: labelled examples by how often they were forgotten (strategy: {strategy})"
+    notes = (
+        "Mean over seeds of the share of labelled examples in the last round that were forgotten so many times, and of "
+        "those that were never right.",
+    )
+    heading = "" if any(np.isfinite(last_shares(cell)).any() for cell in block.ordered) else "What is forgotten?"
+    return Part("events", heading, "", Table(caption, ("", "method", *EVENTS), tuple(lines), notes))
+
+
+def second_look(block: Block) -> Part | None:
+    """The examples of the lowest confidence; None without examples."""
+    if not block.examples:
+        return None
+    found = sorted(averaged(block.examples), key=lambda one: (one.confidence, one.id, one.label))[:SECOND_LOOK]
+    lines = []
+    for one in found:
+        never = f"in {one.never} of {one.runs} run{'s' * (one.runs != 1)}"
+        numbers = (number(one.confidence), percent(one.correctness), f"{one.events:.1f}", never)
+        lines.append(Line("", one.id, (Item(one.label), *map(Item, numbers))))
+    columns = ("", "id", "label", "confidence", "correctness", "times forgotten", "never learned")
+    lead = (
+        "Confidence is the probability that a model in training gave to an example's label, in the mean of its epochs; "
+        "correctness is the share of epochs in which the model was right. What stays low in both is hard, or its label "
+        "is wrong."
+    )
+    notes = (
+        "Means over the runs (a method, a strategy and a seed) that trained on the example, each in its last round.",
+    )
+    count = f"the {len(found)} examples" if len(found) > 1 else "the example"
+    caption = f"{block.name}: labels worth a second look, those of {count} with the lowest confidence"
+    return Part("map", "Labels worth a second look", lead, Table(caption, columns, tuple(lines), notes))
+
+
 def layers(block: Block) -> Part | None:
     """CKA with the pretrained model by thirds of the layers; None where no row has it."""
     at = last_similar(block)
@@ -90,6 +162,29 @@ def layers(block: Block) -> Part | None:
 def last_shares(cell: Cell) -> np.ndarray:
     """(4, s) the shares of ``FORGETTING_COLUMNS`` in the last round."""
     return np.array([cell.table(column)[:, -1] for column in FORGETTING_COLUMNS])
+
+
+def of_one_strategy(block: Block) -> tuple[str, dict[str, list[Mapping[str, Any]]]]:
+    """Random, or else the first strategy that has examples, and these by their method; empty where there are none."""
+    strategy = min((str(e["strategy"]) for e in block.examples), key=block.strategies.index, default="")
+    mine = [example for example in block.examples if example["strategy"] == strategy]
+    found = {method: [example for example in mine if example["method"] == method] for method in block.methods}
+    return strategy, {method: examples for method, examples in found.items() if examples}
+
+
+def averaged(examples: Iterable[Mapping[str, Any]]) -> list[Example]:
+    """Each example with each label that it was given, by id."""
+    runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for example in examples:
+        runs.setdefault((str(example["id"]), str(example.get("label", ""))), []).append(example)
+    names = ("confidence", "variability", "correctness", "forgetting_events")
+    found = []
+    for (id_, label), own in sorted(runs.items(), key=lambda pair: pair[0]):
+        means = np.mean([[float(example[name]) for name in names] for example in own], axis=0).tolist()
+        never = sum(example["first_learned"] < 0 for example in own)
+        sure, spread, right, often = means
+        found.append(Example(id_, label, sure, spread, right, often, never, len(own)))
+    return found
 
 
 def similarity(cell: Cell) -> np.ndarray:

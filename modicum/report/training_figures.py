@@ -1,4 +1,4 @@
-"""Figures on how models came out of training: forgetting as stacked bars, CKA as heat maps and differences.
+"""Figures on how models came out of training: forgetting as stacked bars, data maps, CKA as heat maps and differences.
 
 Importing this module loads matplotlib.
 """
@@ -13,6 +13,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 
+from modicum.base.rng import stream
 from modicum.report.drawing import (
     INK,
     MUTED,
@@ -27,6 +28,7 @@ from modicum.report.drawing import (
     legend,
     line_svg,
     new_axes,
+    points_svg,
     room_for,
     settings,
     shortened,
@@ -36,7 +38,7 @@ from modicum.report.drawing import (
 from modicum.report.findings import number, signed
 from modicum.report.frame import Block, Cell, band_over_seeds
 from modicum.report.layout import percent
-from modicum.report.training import last_shares, last_similar, similarity
+from modicum.report.training import Example, averaged, last_shares, last_similar, of_one_strategy, similarity
 
 SEGMENTS = {
     "unforgettable": PALETTE[0],
@@ -45,6 +47,15 @@ SEGMENTS = {
     "never learned": MUTED,
 }
 """Disjoint kinds of labelled examples, which add up to all of them."""
+STEPS = {
+    "right in 75\u00a0% of its epochs or more": PALETTE[0],
+    "50 to 75\u00a0%": PALETTE[6],
+    "25 to 50\u00a0%": PALETTE[3],
+    "under 25\u00a0%": PALETTE[1],
+}
+"""Correctness by quarters, the best first and so beneath the others."""
+MOST_POINTS = 1500
+"""Points of a data map: more make a page heavy and hide one another."""
 STRONGEST = 0.7
 """Opacity of the furthest move: numbers on it can still be read."""
 
@@ -69,6 +80,37 @@ def forgotten_sheets(block: Block) -> list[Sheet]:
             panels.append(Panel(title, label, _bar_svg(names, bars)))
     caption = f"The labelled examples of the last round ({int(block.labels[-1]):,} labels), mean over seeds."
     return [Sheet(caption, tuple(Entry(name, tile(colour)) for name, colour in SEGMENTS.items()), tuple(panels))]
+
+
+def map_sheets(block: Block) -> list[Sheet]:
+    """The data map (Swayamdipta et al. 2020): confidence against variability, a panel for each method."""
+    strategy, found = of_one_strategy(block)
+    if not found:
+        return []
+    maps = {method: averaged(examples) for method, examples in found.items()}
+    right = room_for([np.array([0.0, *(one.variability for own in maps.values() for one in own)])])
+    panels = []
+    for method, own in maps.items():
+        mean = number(float(np.mean([one.confidence for one in own])))
+        counts = np.bincount([_step(one) for one in own], minlength=len(STEPS)).tolist()
+        words = ", ".join(f"{percent(n / len(own))} {name}" for name, n in zip(STEPS, counts, strict=True))
+        label = f"{method} on {block.name}: {len(own):,} labelled examples of mean confidence {mean}: {words}."
+        shown = _part_of(own, block.name)
+        clouds = [
+            (colour, np.array([(one.variability, one.confidence) for one in shown if _step(one) == step]))
+            for step, colour in enumerate(STEPS.values())
+        ]
+        svg = points_svg(clouds, "variability", "confidence", limits=(right, (-0.03, 1.03)))
+        panels.append(Panel(method, label, svg))
+    most = max(map(len, maps.values()))
+    part = f" A panel shows a random but fixed {MOST_POINTS:,} of up to {most:,}." if most > MOST_POINTS else ""
+    caption = (
+        "Data map: a point for each labelled example of the last round, by mean (confidence) and standard deviation "
+        "(variability) of its label's probability over epochs, in the mean of the seeds that trained on it "
+        f"(strategy: {strategy}). Top left is easy, right is ambiguous, bottom left is hard or wrongly labelled.{part}"
+    )
+    entries = tuple(Entry(name, tile(colour)) for name, colour in STEPS.items())
+    return [Sheet(caption, entries, tuple(panels))]
 
 
 def layer_sheets(block: Block, styles: Mapping[str, Style]) -> list[Sheet]:
@@ -155,6 +197,19 @@ def _segments(cell: Cell) -> list[float]:
     shares = last_shares(cell)
     unforgettable, forgettable, often, never = shares[:, np.isfinite(shares).all(axis=0)].mean(axis=1).tolist()
     return [unforgettable, forgettable - often, often, never]
+
+
+def _step(example: Example) -> int:
+    """The quarter of ``STEPS`` that its correctness falls in."""
+    return 3 - min(3, int(4 * example.correctness))
+
+
+def _part_of(examples: Sequence[Example], name: str) -> list[Example]:
+    """A random part, the same on every page and, of the same number, for every method."""
+    if len(examples) <= MOST_POINTS:
+        return list(examples)
+    chosen = stream(0, "data map", name).choice(len(examples), MOST_POINTS, replace=False)
+    return [examples[i] for i in np.sort(chosen)]
 
 
 def _mean_over_seeds(values: np.ndarray) -> np.ndarray:
