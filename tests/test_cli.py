@@ -140,7 +140,10 @@ def test_pretraining_before_a_fit(modicum, files: Path) -> None:
         (["report", "FILES"], "holds no study"),
     ],
 )
-def test_mistakes_get_a_sentence_and_no_traceback(modicum, files: Path, arguments: list[str], message: str) -> None:
+def test_mistakes_get_a_sentence_and_no_traceback(
+    modicum, files: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(files)  # where "x" is written
     names = {"FILES": str(files), "STUDY": str(study_file(files))}
     code, out, err = modicum(*(a.replace("FILES", names["FILES"]).replace("STUDY", names["STUDY"]) for a in arguments))
     assert code == 1
