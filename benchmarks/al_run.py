@@ -1,6 +1,6 @@
 """Whole active-learning runs on TREC, 100 to 500 labels by 50, entropy: Modicum, small-text, Trainer + PEFT.
 
-    python benchmarks/al_run.py [--data DIR] [--seeds 0 1 2 3 4] [--systems NAME ...] [--resume] [--quick]
+    python benchmarks/al_run.py [--data DIR] [--seeds 0 1 2 3 4] [--systems NAME ...] [--resume] [--untimed] [--quick]
     python benchmarks/al_run.py --tune-small-text    # only choose the learning rate of its full tuning
 
 30 epochs in batches of 32, a new model each round, the same first labels by seed. Every run is kept as soon as it is
@@ -159,7 +159,12 @@ def row(contest: Contest, system: str, entries: list[Entry], own: float | None) 
 
 def shares(contest: Contest, entries: list[Entry]) -> list[float]:
     """Seconds a run: a study's seconds are shared among its seeds."""
-    return [result["seconds"] / len(result["runs"]) for entry in entries for result in contest.results(entry)]
+    return [seconds for entry in entries for seconds in per_run(contest.results(entry))]
+
+
+def per_run(results: list[dict[str, Any]]) -> list[float]:
+    """Of each result that was timed."""
+    return [result["seconds"] / len(result["runs"]) for result in results if "seconds" in result]
 
 
 def paired(contest: Contest, entries: dict[str, list[Entry]]) -> list[dict[str, Any]]:
@@ -201,7 +206,7 @@ def compare(contest: Contest, run: Run, seeds: list[int], systems: list[str], ra
             if name != "modicum" and i < len(seeds):
                 contest.measure(made[name][i])
     own = middle(shares(contest, made["modicum"])) or middle(shares(contest, made["modicum-single"]))
-    rows = [row(contest, name, entries, own) for name, entries in made.items() if contest.values(entries)]
+    rows = [row(contest, name, entries, own) for name, entries in made.items() if curves(contest, entries)]
     differences = paired(contest, made)
     print(markdown(rows) + "\n\n" + markdown(differences))
     contest.finish(al_run=rows, differences=differences)
@@ -213,6 +218,7 @@ def main() -> None:
     made.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), metavar="SEED")
     made.add_argument("--tune-small-text", action="store_true", help="only choose its learning rate, on helpdesk")
     made.add_argument("--padded-to", type=int, default=64, metavar="N", help="small-text's max_length (default 64)")
+    made.add_argument("--untimed", action="store_true", help="quality only: one thread each, and no seconds are kept")
     options = parse(made, "trec")
     if options.quick:
         options.seeds = options.seeds[:2]

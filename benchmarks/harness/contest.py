@@ -20,6 +20,7 @@ from harness.environments import OWN, ROOT, EnvironmentFailed, python_of, versio
 from modicum.base.files import atomic_write
 
 FOLDER = ROOT / "benchmarks"
+UNTIMED = ("seconds", "cpu_seconds")  # what a measurement beside other work must not tell
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
@@ -47,11 +48,13 @@ class Contest:
     """A benchmark's measurements, in ``benchmarks/results/NAME.json``.
 
     A measurement's identity is its work, system, settings and number. What is asked for is measured anew, unless
-    ``--resume`` finds it there; all other measurements in the file stay.
+    ``--resume`` finds it there; all other measurements in the file stay. With ``--untimed`` a contestant has one thread
+    and may run beside other work: its quality is kept, its seconds are not.
     """
 
     def __init__(self, name: str, options: argparse.Namespace, settings: dict[str, Any]) -> None:
         self.options, self.errors = options, list[str]()
+        self.untimed = bool(getattr(options, "untimed", False))
         results = FOLDER / "results"
         self.path = (results / "quick" if options.quick else results) / f"{name}.json"
         self.data = self._kept()
@@ -90,6 +93,10 @@ class Contest:
         taken["commit"] = self.data["machine"]["commit"]
         try:
             taken["result"] = self._call(entry, timeout)
+            if self.untimed:
+                taken["untimed"] = True
+                for name in UNTIMED:
+                    taken["result"].pop(name, None)
             told = (
                 f"{taken['result'].get('seconds', float('nan')):.2f} s {taken['result'].get('precision', '')}".strip()
             )
@@ -105,7 +112,8 @@ class Contest:
     def _call(self, entry: Entry, timeout: float | None = None) -> dict[str, Any]:
         told = self._settings(entry) | {"given": entry.given}
         script = FOLDER / "contestants" / entry.script
-        threads = {f"{name}_NUM_THREADS": str(self.options.threads) for name in ("OMP", "MKL", "OPENBLAS")}
+        count = 1 if self.untimed else self.options.threads
+        threads = {f"{name}_NUM_THREADS": str(count) for name in ("OMP", "MKL", "OPENBLAS")}
         environment = dict(os.environ) | OFFLINE | threads
         if entry.environment != OWN:
             environment.pop("PYTHONPATH", None)
