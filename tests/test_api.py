@@ -141,3 +141,15 @@ def test_partial_answers_skips_and_corrections() -> None:
             ActiveLearner(TEXTS, **wrong)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="at least 2 different classes"):
         ActiveLearner(TEXTS, classes=["a"])
+
+
+def test_unlabelled_texts_teach_too() -> None:
+    data = toy_dataset(60)
+    texts, labels = data.texts(), [data.classes[c] for c in data.labels]
+    training = {"steps": 40, "batch_size": 10, "self_training": {"texts": 30, "passes": 2}, "objective": "contrastive"}
+    model = classifier(training=training).fit(texts[:20], labels[:20], unlabelled=texts[20:])
+    assert model.n_steps_ == 80 and model.score(texts[20:], labels[20:]) > 0.5
+    with pytest.raises(SpecError, match="unlabelled texts beside the labelled ones"):
+        classifier(training=training).fit(texts[:20], labels[:20])
+    with pytest.raises(SpecError, match="both be single texts, or both pairs"):
+        classifier(training=training).fit(texts[:20], labels[:20], unlabelled=[("a", "b")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import tomllib
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 from modicum.cli.info import reference
 from modicum.cli.main import app
+from modicum.engine.objectives.base import Seen
 from modicum.export.peft import SNIPPET
 from modicum.study.spec import parse_study, read_study
 from modicum.testing.backbone import fake_backbone, toy_dataset
@@ -84,11 +87,17 @@ class TestShownMethod(MethodContract):
         return shown_class("ScaleAll")()
 
 
+def test_the_shown_objective_is_one() -> None:
+    seen = Seen(torch.zeros(2, 1), torch.tensor([[0.0, 0.0], [9.0, 0.0]]), *[torch.zeros(2, dtype=torch.int64)] * 3)
+    found = shown_class("Focal")().losses(seen)
+    assert found[0].item() == pytest.approx(math.log(2) / 4) and found[1].item() < 1e-6
+
+
 @pytest.mark.parametrize("code", blocks("toml"))
 def test_toml_is_a_study_or_entry_points(code: str) -> None:
     values = tomllib.loads(code)
     if "project" in values:
-        assert set(values["project"]["entry-points"]) == {"modicum.strategies", "modicum.methods"}
+        assert set(values["project"]["entry-points"]) == {"modicum.strategies", "modicum.methods", "modicum.objectives"}
     else:
         assert parse_study(values).loop.budget > 0
 

@@ -73,7 +73,7 @@ def test_shares_of_the_data(tmp_path: Path) -> None:
 
 def test_seconds_are_an_axis(tmp_path: Path) -> None:
     timed = study(methods=["lora"], strategies=["random"], loop={"budget": 12}, training={"seconds": [0.1, 0.4]})
-    assert timed.training.seconds is None and timed.seconds == (0.1, 0.4)
+    assert [training.seconds for training in timed.trainings] == [0.1, 0.4]
     results = run(timed, tmp_path)
     found = {row["allowed_seconds"]: row for row in results.rows}
     assert found.keys() == {0.1, 0.4}

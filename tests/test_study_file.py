@@ -66,7 +66,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert (study.backbone.name, study.backbone.max_length) == ("models/tiny", 64)
     assert (study.loop.pace(99).warm_start, study.loop.pace(99).batch) == (20, 10)
     assert study.loop.stopping(99).model_dump() == {"budget": 60, "seconds": None, "plateau": 0.99, "patience": 3}
-    assert (study.training.epochs, study.training.balanced, study.training.batch_size) == (3, True, 32)
+    assert (study.trainings[0].epochs, study.trainings[0].balanced, study.trainings[0].batch_size) == (3, True, 32)
 
 
 def test_the_least_file() -> None:
@@ -245,4 +245,4 @@ def test_everything_that_decides_a_result_is_in_the_key() -> None:
 def test_keys_do_not_change_with_the_version_of_the_code() -> None:
     # Written down once. If it changes (a new setting with a default does that), existing stores are not found again:
     # say so in the change log, and write the new one down.
-    assert TRIAL.key() == "0965f8c75f2efb3a3408"
+    assert TRIAL.key() == "a8590dd164a68a0da55c"

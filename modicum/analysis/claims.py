@@ -36,7 +36,7 @@ from modicum.base.spec import Record, canonical_json
 
 ALPHA = 0.05
 LEVELS = ("round", "labels", "share")
-CONFIGURATION = ("backbone", "plain_method", "tapt", "part", "strategy", "allowed_seconds")
+CONFIGURATION = ("backbone", "plain_method", "tapt", "recipe", "part", "strategy", "allowed_seconds")
 """What tells apart the trials of one data set and seed."""
 THIRDS = ("early", "middle", "late")
 MEASURES = ("auc", "final", "last", "first", "mean", "spread")
@@ -334,7 +334,7 @@ def _spreads(
     column = claim.measure.partition(":")[2] or metric
     wanted = list(claim.sides.values())
     differ = {name for name in COLUMNS if any(other.get(name) != wanted[0].get(name) for other in wanted)}
-    differ |= {"plain_method", "tapt", "part"} if "method" in differ else set()
+    differ |= {"plain_method", "tapt", "recipe", "part"} if "method" in differ else set()
     shared = [name for name in CONFIGURATION if name not in differ]
     seeds = _common_seeds(started, sides)
     tables = []

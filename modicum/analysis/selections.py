@@ -15,7 +15,7 @@ from pydantic import AfterValidator
 
 from modicum.base.errors import SpecError, UnknownName
 
-NAMES = ("dataset", "backbone", "plain_method", "method", "tapt", "part", "strategy")
+NAMES = ("dataset", "backbone", "plain_method", "method", "tapt", "recipe", "part", "strategy")
 NUMBERS = ("seed", "round", "labels", "share", "allowed_seconds")
 COLUMNS = (*NAMES, *NUMBERS)
 """What rows can be selected by."""
@@ -73,7 +73,7 @@ def partly_absent(wanted: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
 
 def value_of(row: Row, column: str) -> Any:
     """What a row has in one of ``COLUMNS``; a method without pretraining is its own plain method."""
-    if column in ("tapt", "part"):
+    if column in ("tapt", "recipe", "part"):
         return row.get(column) or ""
     return row.get("plain_method", row["method"]) if column == "plain_method" else row.get(column)
 

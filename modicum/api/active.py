@@ -10,13 +10,13 @@ import numpy as np
 from modicum.api.classifier import Classifier
 from modicum.api.texts import Texts, split_pairs
 from modicum.base.errors import SpecError, UnknownName
+from modicum.base.spec import Choice
 from modicum.base.types import ExampleId, Task
 from modicum.data.dataset import Dataset
 from modicum.engine.engine import Engine
 from modicum.loop.learner import Learner, Pace
 from modicum.loop.stopping import Stopping
 from modicum.study.prepare import make_strategy, make_warm
-from modicum.study.spec import as_choice
 
 
 class ActiveLearner:
@@ -50,7 +50,7 @@ class ActiveLearner:
         self._task: Task = task
         self._template = Classifier(seed=seed, **options)
         self._engine: Engine | None = None
-        choice = as_choice(strategy or ("entropy" if task == "classification" else "coreset"), "strategy")
+        choice = Choice.of(strategy or ("entropy" if task == "classification" else "coreset"), "strategy")
         self.learner = Learner(
             list(self.dataset.ids),
             make_strategy(choice, task),

@@ -70,8 +70,10 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     # ---- training ------------------------------------------------------------------------------------------------
 
-    def fit(self, texts: Texts, labels: Sequence[Any] | np.ndarray) -> Self:
+    def fit(self, texts: Texts, labels: Sequence[Any] | np.ndarray, unlabelled: Texts | None = None) -> Self:
         """Train on n texts (or pairs of texts) and their labels.
+
+        unlabelled: more texts, which ``tapt`` and ``self_training`` learn from, too.
 
         Raises:
             DataError: texts or labels cannot be used; the message names the item.
@@ -80,7 +82,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         firsts, pairs = split_pairs(texts)
         dataset = Dataset.from_lists(firsts, labels, pairs=pairs, name="the texts given")
         given = list(labels)
-        self.fit_dataset(dataset)
+        self.fit_dataset(dataset, None if unlabelled is None else self._with_more(dataset, firsts, pairs, unlabelled))
         if dataset.task == "classification":
             firsts_of = [int(np.flatnonzero(dataset.labels == c)[0]) for c in range(len(dataset.classes))]
             self.classes_ = np.array([given[i] for i in firsts_of])
@@ -89,10 +91,12 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def fit_dataset(self, dataset: Dataset, texts: Dataset | None = None, on_epoch: OnEpoch | None = None) -> Self:
         """Train on the labelled rows of a data set.
 
-        texts: what ``tapt`` learns from, by default all rows of the data set. on_epoch: called with the number of its
-        epochs that are done and the last one's mean loss.
+        texts: what ``tapt`` and ``self_training`` learn from, by default all rows of the data set, and with all of its
+        labelled ones among them. on_epoch: called with the number of its epochs that are done and the last one's mean
+        loss.
         """
-        engine = self.engine(dataset, dataset.task, len(dataset.classes) or 1)
+        shown = dataset if texts is None or self._training().self_training is None else texts
+        engine = self.engine(shown, dataset.task, len(dataset.classes) or 1)
         self.begin(engine, texts, on_epoch)
         chosen = dataset.labelled_positions()
         if not len(chosen):
@@ -247,6 +251,15 @@ class Classifier(ClassifierMixin, BaseEstimator):
         Pretraining.of(self.tapt)
         backbone = self.loaded_backbone()
         return Engine(backbone, Corpus(backbone, dataset), method, training, task, outputs)
+
+    @staticmethod
+    def _with_more(dataset: Dataset, firsts: list[str], pairs: list[str] | None, unlabelled: Texts) -> Dataset:
+        """The data set's texts under its ids, and after them texts without a label."""
+        more, more_pairs = split_pairs(unlabelled)
+        if more and (pairs is None) != (more_pairs is None):
+            raise SpecError("labelled and unlabelled texts must both be single texts, or both pairs")
+        both = None if pairs is None else pairs + (more_pairs or [])
+        return Dataset.from_lists(firsts + more, pairs=both, name="the texts given", for_training=False)
 
     @staticmethod
     def _plain(texts: Texts) -> Dataset:

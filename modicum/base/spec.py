@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -37,6 +38,38 @@ class Record(BaseModel):
     def canonical(self) -> str:
         """The same text for the same settings, whatever the order in which they were given."""
         return canonical_json(self.model_dump(mode="json"))
+
+
+class Choice(Record):
+    """A plug-in by name, with its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+    @property
+    def label(self) -> str:
+        """``lora`` or ``lora(rank=4)``."""
+        inner = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.name}({inner})" if inner else self.name
+
+    @classmethod
+    def of(cls, value: Any, where: str) -> Choice:
+        """From a name, or a table of a name and options. where: the setting that the value is for, told in errors.
+
+        Raises:
+            SpecError: it is something else.
+        """
+        if isinstance(value, Choice):
+            return value
+        if isinstance(value, str):
+            return cls(name=value)
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+            if set(value) == {"name", "options"} and isinstance(value["options"], Mapping):
+                return cls(name=value["name"], options=dict(value["options"]))
+            return cls(name=value["name"], options={k: v for k, v in value.items() if k != "name"})
+        raise SpecError(
+            f'{where} is a name such as "lora" or a table such as {{name = "lora", rank = 4}}, got {value!r}'
+        )
 
 
 def canonical_json(value: Any) -> str:

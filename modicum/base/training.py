@@ -7,11 +7,26 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from modicum.base.errors import SpecError
-from modicum.base.spec import Record
+from modicum.base.spec import Choice, Record
 from modicum.base.types import ExampleId
+
+
+class SelfTraining(Record):
+    """A second training, on the labels and on those that the first one's model gave to unlabelled texts.
+
+    The teacher looks at ``texts`` random unlabelled texts ``passes`` times under dropout. Of each class it thinks to
+    see, the surest and steadiest are taken (by the mean probability and the mutual information of the passes, as in
+    uncertainty-aware self-training: Mukherjee & Awadallah 2020; UPET, Wang et al. 2023), together at most ``ratio``
+    times as many as there are labels, each with ``weight`` in the loss.
+    """
+
+    texts: int = Field(default=2000, ge=1)
+    passes: int = Field(default=5, ge=2)
+    ratio: float = Field(default=2.0, gt=0)
+    weight: float = Field(default=0.3, gt=0, le=1)
 
 
 class Training(Record):
@@ -31,6 +46,12 @@ class Training(Record):
     the rate does not decay, and no epoch before ``least_epochs`` counts. A method that leaves the encoder as it is has
     no layers to judge, and runs to its end.
     drop_forgotten: train a second time without the examples that the first training forgot so often.
+
+    objective: what is minimised, a name or a table (see ``modicum objectives``); cross-entropy for classes and
+    squared error for values where absent. head_start: what the head begins as: ``new`` random numbers; ``probe``, the
+    linear probe of the encoder as it is (LP-FT, Kumar et al. 2022); ``prototypes``, distances to the classes' means
+    (Snell et al. 2017). prototypes: maps a class in the head; several let a class lie in several places.
+    self_training: train a second time, on unlabelled texts too.
     """
 
     epochs: int = Field(default=15, ge=1)
@@ -48,12 +69,38 @@ class Training(Record):
     tolerance: float = Field(default=0.01, ge=0, lt=1)
     least_epochs: int = Field(default=5, ge=1)
     drop_forgotten: int | None = Field(default=None, ge=1)
+    objective: Choice | None = None
+    head_start: Literal["new", "probe", "prototypes"] = "new"
+    prototypes: int = Field(default=1, ge=1)
+    self_training: SelfTraining | None = None
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Choice | None:
+        return None if value is None else Choice.of(value, "objective")
+
+    @field_validator("self_training", mode="before")
+    @classmethod
+    def _wanted(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
-    def _once_is_enough(self) -> Training:
-        if self.seconds is not None and self.drop_forgotten is not None:
-            raise ValueError("drop_forgotten trains twice, so it cannot go with seconds: leave one of them out")
+    def _fits_together(self) -> Training:
+        for name in ("drop_forgotten", "self_training"):
+            if self.seconds is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} trains twice, so it cannot go with seconds: leave one of them out")
+        if self.head_start == "probe" and self.prototypes > 1:
+            raise ValueError("a probe is one map a class: take head_start = 'prototypes', or prototypes = 1")
         return self
+
+    @property
+    def recipe(self) -> str:
+        """In a few words, what departs from a head of random numbers and the task's usual objective; "" for nothing."""
+        parts = [self.objective.label] if self.objective is not None else []
+        parts += [f"{self.head_start} head"] if self.head_start != "new" else []
+        parts += [f"{self.prototypes} prototypes a class"] if self.prototypes > 1 else []
+        parts += ["self-training"] if self.self_training is not None else []
+        return " + ".join(parts)
 
     def total_steps(self, labels: int) -> int:
         """Steps of a run with so many labels."""
@@ -106,14 +153,20 @@ class Pretraining(Record):
 
 @dataclass(frozen=True)
 class FitJob:
-    """What to train: a new model on these labels. targets: (n,) int64 classes or float32 values."""
+    """What to train: a new model on these labels. targets: (n,) int64 classes or float32 values.
+
+    weights: (n,) of the examples in the loss; None for 1.
+    """
 
     ids: tuple[ExampleId, ...]
     targets: np.ndarray
     seed: int
     round: int
+    weights: np.ndarray | None = None
 
     def same_as(self, other: FitJob) -> bool:
         """Whether both would train the very same model."""
         mine, theirs = (self.ids, self.seed, self.round), (other.ids, other.seed, other.round)
-        return mine == theirs and np.array_equal(self.targets, other.targets)
+        alike = (self.weights is None) == (other.weights is None)
+        alike = alike and (self.weights is None or np.array_equal(self.weights, other.weights))  # type: ignore[arg-type]
+        return mine == theirs and alike and np.array_equal(self.targets, other.targets)

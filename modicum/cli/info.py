@@ -1,4 +1,4 @@
-"""``modicum methods``, ``strategies`` and ``doctor``: made from the plug-ins themselves."""
+"""``modicum methods``, ``strategies``, ``objectives`` and ``doctor``: made from the plug-ins themselves."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ def strategies(as_json: bool) -> None:
     from modicum.strategies import STRATEGIES
 
     _list(STRATEGIES, as_json)
+
+
+def objectives(as_json: bool) -> None:
+    """Name, default settings and summary of every objective."""
+    from modicum.engine.objectives import OBJECTIVES
+
+    _list(OBJECTIVES, as_json)
 
 
 def describe(registry: Registry) -> list[dict[str, Any]]:
@@ -68,11 +75,12 @@ def doctor(backbone: str, as_json: bool) -> None:
 
 def reference() -> str:
     """``docs/reference.md``: all plug-ins and their settings, from their docstrings."""
+    from modicum.engine.objectives import OBJECTIVES
     from modicum.methods import METHODS
     from modicum.strategies import STRATEGIES
 
     pages = ["# Reference", "Made from the plug-ins' docstrings: `python -m modicum.cli.info > docs/reference.md`."]
-    for title, registry in (("Methods", METHODS), ("Strategies", STRATEGIES)):
+    for title, registry in (("Methods", METHODS), ("Strategies", STRATEGIES), ("Objectives", OBJECTIVES)):
         rows = [f"## {title}", "", "| name | what it does | settings | signals |", "|---|---|---|---|"]
         for row in describe(registry):
             settings = ", ".join(f"`{name} = {value}`" for name, value in row["settings"].items()) or "–"

@@ -130,6 +130,7 @@ def fit(
     tapt: Annotated[
         str | None, typer.Option(help="First learn from all texts, labelled or not: mlm or simcse.")
     ] = None,
+    objective: Annotated[str | None, typer.Option(help="What is minimised; see: modicum objectives.")] = None,
     seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
     option: Options = None,
     precision: PrecisionOption = "auto",
@@ -149,6 +150,7 @@ def fit(
         test=test,
         epochs=epochs,
         tapt=tapt,
+        objective=objective,
         seed=seed,
         options=option or [],
         precision=precision,
@@ -222,6 +224,14 @@ def strategies(json: Json = False) -> None:
     from modicum.cli import info
 
     info.strategies(json)
+
+
+@app.command()
+def objectives(json: Json = False) -> None:
+    """List what training can minimise."""
+    from modicum.cli import info
+
+    info.objectives(json)
 
 
 @app.command()

@@ -37,6 +37,7 @@ def fit(
     test: str | None,
     epochs: int | None,
     tapt: str | None,
+    objective: str | None,
     seed: int,
     options: Sequence[str],
     precision: str,
@@ -50,7 +51,7 @@ def fit(
     if not len(dataset.labelled_positions()):
         raise DataError(f"{data} has no labels to train on: name its label column with --label")
     chosen = _subset(dataset, labels_at, seed)
-    training = {"epochs": epochs} if epochs is not None else None
+    training = {name: value for name, value in (("epochs", epochs), ("objective", objective)) if value is not None}
     choice = {"name": method, **_options(options)}
     model = Classifier(backbone, choice, seed=seed, training=training, tapt=tapt, precision=_precision(precision))
     held = None  # read before training: a wrong name should cost a second, not an afternoon

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from modicum.base.errors import SpecError
 from modicum.base.rng import stream
 from modicum.engine.backbone import Backbone, Changed
+from modicum.engine.heads import Head
 from modicum.engine.noise import Noise
 from modicum.engine.tiles import Batch
-from modicum.methods.base import Adapter, Method, normal, zeros
-
-HEAD_STD = 0.02
+from modicum.methods.base import Adapter, Method
 
 
 class Output(NamedTuple):
@@ -36,34 +35,23 @@ class Weights:
     adapter: Mapping[str, Tensor]
     head: Mapping[str, Tensor]
 
-
-class Head(nn.Module):
-    """Dropout and a linear map, one per run: weight (runs, outputs, width), bias (runs, outputs)."""
-
-    def __init__(self, width: int, outputs: int, rngs: Sequence[np.random.Generator]) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(normal(rngs, outputs, width, std=HEAD_STD))
-        self.bias = nn.Parameter(zeros(rngs, outputs))
-
-    def forward(self, pooled: Tensor, run_of_text: Tensor) -> Tensor:
-        """(texts, width) -> (texts, outputs), each text through its own run's map."""
-        if len(self.weight) == 1:
-            return nn.functional.linear(pooled, self.weight[0], self.bias[0])
-        every = torch.einsum("tw,row->tro", pooled, self.weight) + self.bias
-        return every[torch.arange(len(pooled), device=pooled.device), run_of_text]
-
-    def rescale(self, means: Sequence[float], stds: Sequence[float]) -> None:
-        """Fold each run's target scale into its map, so that outputs are in the user's units."""
-        mean, std = (torch.tensor(values, device=self.bias.device)[:, None] for values in (means, stds))
-        with torch.no_grad():
-            self.weight.mul_(std[..., None])
-            self.bias.mul_(std).add_(mean)
+    @property
+    def prototypes(self) -> int:
+        """How many of the head's maps each output has."""
+        return len(self.head["bias"]) // self.outputs
 
 
 class Bank(nn.Module):
     """The adapters and heads of R runs; a single run is a bank of one."""
 
-    def __init__(self, backbone: Backbone, method: Method, outputs: int, rngs: Sequence[np.random.Generator]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        outputs: int,
+        rngs: Sequence[np.random.Generator],
+        prototypes: int = 1,
+    ) -> None:
         super().__init__()
         if len(rngs) > 1 and not method.stackable:
             raise SpecError(f"{type(method).__name__} runs cannot be stacked: build banks of one")
@@ -82,21 +70,29 @@ class Bank(nn.Module):
         if self.lowest:
             self.adapter.position_shift = 0  # positions belong to the layers below
         self._changed: Changed | None = None
-        self.head = Head(backbone.width, outputs, rngs)
+        self.head = Head(backbone.width, outputs, rngs, prototypes)
         self.to(backbone.device)
 
     @classmethod
-    def fresh(cls, backbone: Backbone, method: Method, outputs: int, seeds: Sequence[tuple[int, int]]) -> Bank:
-        """New runs, each initialised from its own (seed, round)."""
-        return cls(backbone, method, outputs, [stream(seed, "init", round_) for seed, round_ in seeds])
+    def fresh(
+        cls,
+        backbone: Backbone,
+        method: Method,
+        outputs: int,
+        seeds: Sequence[tuple[int, int]],
+        prototypes: int = 1,
+    ) -> Bank:
+        """New runs, each initialised from its own (seed, round). prototypes: of each output in the head."""
+        return cls(backbone, method, outputs, [stream(seed, "init", round_) for seed, round_ in seeds], prototypes)
 
     @classmethod
     def stack(cls, backbone: Backbone, weights: Sequence[Weights]) -> Bank:
         """Trained runs of one method in one bank."""
         method, outputs = weights[0].method, weights[0].outputs
-        if any((w.method, w.outputs) != (method, outputs) for w in weights):
+        prototypes = weights[0].prototypes
+        if any((w.method, w.outputs, w.prototypes) != (method, outputs, prototypes) for w in weights):
             raise SpecError("only runs of one method with the same number of outputs can be stacked")
-        bank = cls(backbone, method, outputs, [stream(0, "overwritten") for _ in weights])
+        bank = cls(backbone, method, outputs, [stream(0, "overwritten") for _ in weights], prototypes)
         for r, own in enumerate(weights):
             bank.put(r, own)
         return bank

@@ -16,11 +16,14 @@ from modicum.base.errors import SpecError
 from modicum.base.rng import stream
 from modicum.base.training import FitJob, Training
 from modicum.base.types import ExampleId, Signal, Task
+from modicum.engine import heads
 from modicum.engine.backbone import Backbone
 from modicum.engine.bank import Bank, Weights
 from modicum.engine.cache import Corpus
 from modicum.engine.fit import Dynamics, Fitted, Judge, Run, Trainer
+from modicum.engine.objectives import objective_of
 from modicum.engine.score import Scorer, layers_of
+from modicum.engine.self_training import pseudo_labels
 from modicum.methods.base import Method
 
 STEP_TOKENS = {"cpu": 4096, "cuda": 65536}
@@ -51,6 +54,7 @@ class Engine:
         self.backbone, self.corpus, self.method = backbone, corpus, method
         self.training, self.task, self.outputs = training, task, outputs
         self.start, self.test = start, test
+        self.objective = objective_of(training, task)
 
     @property
     def runs_per_bank(self) -> int:
@@ -85,34 +89,75 @@ class Engine:
         return [done[i] for i in which]
 
     def _fit_bank(self, jobs: Sequence[FitJob]) -> list[Fitted]:
-        fitted = self._train(jobs)
-        often = self.training.drop_forgotten
-        if often is None:
-            return fitted
+        fitted, often = self._train(jobs), self.training.drop_forgotten
+        if often is not None:
+            self._needs_classes("drop_forgotten")
+            kept = [_remembered(first.dynamics, often) for first in fitted]
+            jobs = [_part(job, keep) for job, keep in zip(jobs, kept, strict=True)]
+            again = [_after(*both) for both in zip(fitted, self._train(jobs), strict=True)]
+            fitted = [replace(one, dropped=int((~keep).sum())) for one, keep in zip(again, kept, strict=True)]
+        if self.training.self_training is not None:
+            self._needs_classes("self_training")
+            jobs = [self._with_own(job, teacher.weights) for job, teacher in zip(jobs, fitted, strict=True)]
+            fitted = [_after(*both) for both in zip(fitted, self._train(jobs), strict=True)]
+        return fitted
+
+    def _needs_classes(self, setting: str) -> None:
         if self.task == "regression":
-            raise SpecError("drop_forgotten works on classes, and these labels are values: leave it out of [training]")
-        kept = [_remembered(first.dynamics, often) for first in fitted]
-        again = self._train([_part(job, keep) for job, keep in zip(jobs, kept, strict=True)])
-        return [
-            replace(
-                second,
-                dynamics=first.dynamics,
-                steps=first.steps + second.steps,
-                seconds=first.seconds + second.seconds,
-                dropped=int((~keep).sum()),
-            )
-            for first, second, keep in zip(fitted, again, kept, strict=True)
-        ]
+            raise SpecError(f"{setting} works on classes, and these labels are values: leave it out of [training]")
+
+    def _with_own(self, job: FitJob, teacher: Weights) -> FitJob:
+        """The job, with what its teacher says of unlabelled texts."""
+        settings = self.training.self_training
+        assert settings is not None
+        rng = stream(job.seed, "self-training", job.round)
+        unlabelled = np.setdiff1d(np.arange(len(self.corpus)), self.positions(job.ids))
+        shown = rng.permutation(unlabelled)[: settings.texts]
+        if not len(shown):
+            raise SpecError("self_training needs unlabelled texts beside the labelled ones, and there is none")
+        proba = self.scorer(teacher).signals(shown, frozenset({"mc_proba"}), mc_passes=settings.passes, rng=rng)
+        chosen, labels = pseudo_labels(proba["mc_proba"], round(settings.ratio * len(job.ids)))
+        ids = tuple(self.corpus.dataset.ids[int(i)] for i in shown[chosen])
+        weights = np.ones(len(job.ids)) if job.weights is None else job.weights
+        return replace(
+            job,
+            ids=job.ids + ids,
+            targets=np.concatenate([job.targets, labels]),
+            weights=np.concatenate([weights, np.full(len(ids), settings.weight)]),
+        )
 
     def _train(self, jobs: Sequence[FitJob]) -> list[Fitted]:
-        bank = Bank.fresh(self.backbone, self.method, self.outputs, [(job.seed, job.round) for job in jobs])
+        seeds = [(job.seed, job.round) for job in jobs]
+        bank = Bank.fresh(self.backbone, self.method, self.outputs, seeds, self.training.prototypes)
+        if self.objective.moves_encoder and bank.frozen:
+            raise SpecError(
+                f"objective {self.training.recipe!r} moves the encoder's representations, and this method leaves them "
+                "as they are: choose cross-entropy, or another method"
+            )
         if self.start is not None:
             bank.begin_from(self.start)
         runs = [Run(job, self.positions(job.ids), self.training, self.task, self.outputs) for job in jobs]
+        for r, run in enumerate(runs):
+            if (start := self._head_start(bank, r, run)) is not None:
+                bank.head.begin(r, start)
         features = self.corpus.features() if bank.frozen else None
         lower = self.corpus.lower(bank.lowest) if bank.lowest and not bank.frozen else None
         judge = None if bank.frozen else self._judge()
-        return Trainer(bank, self.corpus.tokens, self.training, self.task, features, lower, judge).fit(runs)
+        tokens, objective = self.corpus.tokens, self.objective
+        return Trainer(bank, tokens, self.training, self.task, objective, features, lower, judge).fit(runs)
+
+    def _head_start(self, bank: Bank, r: int, run: Run) -> heads.Start | None:
+        """Where a run's head begins, by what its encoder makes of its texts before training."""
+        kind = self.training.head_start
+        if kind == "new":
+            return None
+        features = self.scorer(bank.row(r)).signals(run.positions, frozenset({"embedding"}))["embedding"]
+        targets, weights = run.targets.numpy(), None if run.weights is None else run.weights.numpy()
+        if kind == "probe":
+            return heads.probe(features, targets, self.task, self.outputs, weights)
+        self._needs_classes("head_start = 'prototypes'")
+        rng = stream(run.job.seed, "prototypes", run.job.round)
+        return heads.prototypes(features, targets, self.outputs, self.training.prototypes, rng)
 
     def _judge(self) -> Judge | None:
         """How good a run is at the end of an epoch, by the rule that may end it."""
@@ -186,7 +231,14 @@ def _remembered(dynamics: Dynamics, often: int) -> np.ndarray:
     return kept if kept.any() else ~kept
 
 
+def _after(first: Fitted, second: Fitted) -> Fitted:
+    """A second training, with the cost of both and the dynamics of the first."""
+    steps, seconds = first.steps + second.steps, first.seconds + second.seconds
+    return replace(second, dynamics=first.dynamics, steps=steps, seconds=seconds, dropped=first.dropped)
+
+
 def _part(job: FitJob, keep: np.ndarray) -> FitJob:
     """The job without what is not to be kept."""
     ids = tuple(example for example, kept in zip(job.ids, keep.tolist(), strict=True) if kept)
-    return replace(job, ids=ids, targets=job.targets[keep])
+    weights = None if job.weights is None else job.weights[keep]
+    return replace(job, ids=ids, targets=job.targets[keep], weights=weights)

@@ -17,10 +17,10 @@ from modicum.base.errors import SpecError
 from modicum.base.rng import stream
 from modicum.base.training import FitJob, Training
 from modicum.base.types import Task
-from modicum.engine import objectives
-from modicum.engine.bank import Bank, Weights
+from modicum.engine.bank import Bank, Output, Weights
 from modicum.engine.early_stopping import EarlyStopping
 from modicum.engine.noise import Noise
+from modicum.engine.objectives.base import Objective, Seen, balanced_weights, sum_of_run_means
 from modicum.engine.optimizer import BankOptimizer, rate_factor
 from modicum.engine.score import Lowered
 from modicum.engine.tiles import SIZES, Batch, pack, tile_size
@@ -84,11 +84,10 @@ class Run:
             self.mean, self.std = float(np.mean(job.targets)), float(np.std(job.targets)) or 1.0
         kind = torch.int64 if task == "classification" else torch.float32
         self.targets = torch.from_numpy((np.asarray(job.targets) - self.mean) / self.std).to(kind)
-        self.weights = (
-            objectives.balanced_weights(self.targets, outputs)
-            if training.balanced and task == "classification"
-            else None
-        )
+        self.weights = None if job.weights is None else torch.from_numpy(np.asarray(job.weights, np.float32))
+        if training.balanced and task == "classification":
+            of_class = balanced_weights(self.targets, outputs)[self.targets]
+            self.weights = of_class if self.weights is None else self.weights * of_class
         self.dropout = stream(job.seed, "dropout", job.round)
         self._batches = self._shuffled()
         self.correct: list[np.ndarray] = []
@@ -129,15 +128,16 @@ class Run:
 class Trainer:
     """Trains one bank.
 
-    features: (n, width) of the frozen backbone, for methods that leave it as it is. lower: what the layers below the
-    bank's lowest make of the texts, if that is known. judge: how good a run is at the end of an epoch, for the rule
-    that may end it. size: of the tiles, which the texts decide.
+    objective: what its runs minimise. features: (n, width) of the frozen backbone, for methods that leave it as it is.
+    lower: what the layers below the bank's lowest make of the texts, if that is known. judge: how good a run is at the
+    end of an epoch, for the rule that may end it. size: of the tiles, which the texts decide.
     """
 
     bank: Bank
     tokens: Tokens
     training: Training
     task: Task
+    objective: Objective
     features: np.ndarray | None = None
     lower: Lowered | None = None
     judge: Judge | None = None
@@ -187,36 +187,32 @@ class Trainer:
 
     def _step(self, runs: Sequence[Run], active: list[int]) -> None:
         picked = {r: runs[r].next() for r in active}
-        positions = np.concatenate([runs[r].positions[picked[r]] for r in active])
-        owners = np.repeat(active, [len(picked[r]) for r in active])
-        first = self.bank.backbone.first_position
+        views = self.objective.views
+        positions = np.concatenate([runs[r].positions[picked[r]] for r in active]).repeat(views)
+        owners = np.repeat(active, [len(picked[r]) * views for r in active])
+        device, first = self.bank.backbone.device, self.bank.backbone.first_position
         batch = pack(self.tokens, positions, owners, size=self.size, first_position=first)
-        noise = Noise(batch, [run.dropout for run in runs], self.bank.backbone.device)
-        targets = torch.cat([runs[r].targets[picked[r]] for r in active])[batch.order].to(self.bank.backbone.device)
-        logits = self._logits(batch, positions[batch.order], noise)
-        loss, means = objectives.sum_of_run_means(
-            self._losses(logits, targets, runs, batch), torch.from_numpy(batch.run_of_text).to(logits.device), len(runs)
-        )
+        noise = Noise(batch, [run.dropout for run in runs], device)
+        of_text = batch.order // views
+        targets = torch.cat([runs[r].targets[picked[r]] for r in active])[of_text].to(device)
+        output = self._output(batch, positions[batch.order], noise)
+        owner = torch.from_numpy(batch.run_of_text).to(device)
+        losses = self.objective.losses(Seen(*output, targets, owner, torch.from_numpy(of_text).to(device)))
+        if any(runs[r].weights is not None for r in active):
+            losses = losses * torch.cat([_weights(runs[r], picked[r]) for r in active])[of_text].to(device)
+        loss, means = sum_of_run_means(losses, owner, len(runs))
         with warnings.catch_warnings():
             # gradients are views into one buffer on purpose, and contiguous copies of them would be waste
             warnings.filterwarnings("ignore", message="grad and param do not obey")
             loss.backward()
-        self._note(runs, picked, batch, logits.detach(), targets, means)
+        self._note(runs, picked, batch, output.logits.detach(), targets, means)
 
-    def _logits(self, batch: Batch, positions: np.ndarray, noise: Noise) -> Tensor:
+    def _output(self, batch: Batch, positions: np.ndarray, noise: Noise) -> Output:
         if self.features is None:
             lower = self.lower.of(batch) if self.lower else None
-            return self.bank(batch, noise, self.training.head_dropout, lower).logits
+            return self.bank(batch, noise, self.training.head_dropout, lower)
         pooled = torch.from_numpy(self.features[positions]).to(self.bank.backbone.device)
-        return self.bank.classify(pooled, batch, noise, self.training.head_dropout)
-
-    def _losses(self, logits: Tensor, targets: Tensor, runs: Sequence[Run], batch: Batch) -> Tensor:
-        if self.task == "regression":
-            return objectives.squared_error(logits, targets)
-        weights = None
-        if self.training.balanced:
-            weights = torch.stack([run.weights for run in runs])[batch.run_of_text].to(logits.device)  # type: ignore[misc]
-        return objectives.cross_entropy(logits, targets, weights)
+        return Output(pooled, self.bank.classify(pooled, batch, noise, self.training.head_dropout))
 
     def _note(
         self,
@@ -237,13 +233,17 @@ class Trainer:
             right = (logits.argmax(1) == targets).cpu().numpy()
             sure = logits.softmax(1).gather(1, targets[:, None])[:, 0].cpu().numpy()
         else:
-            right, sure = np.zeros(len(targets), dtype=bool), objectives.squared_error(logits, targets).cpu().numpy()
-        back = np.argsort(batch.order)
+            right, sure = np.zeros(len(targets), dtype=bool), ((logits[:, 0] - targets) ** 2).cpu().numpy()
+        back = np.argsort(batch.order)[:: self.objective.views]
         right, sure, start = right[back], sure[back], 0
         for r, indices in picked.items():
             runs[r].saw(indices, right[start : start + len(indices)], sure[start : start + len(indices)])
             runs[r].losses.append(float(means[r]))
             start += len(indices)
+
+
+def _weights(run: Run, indices: np.ndarray) -> Tensor:
+    return torch.ones(len(indices)) if run.weights is None else run.weights[indices]
 
 
 def _dynamics(run: Run) -> Dynamics:

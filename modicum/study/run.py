@@ -268,6 +268,7 @@ def trial_rows(store: Store, key: str) -> list[dict[str, Any]]:
         "method": trial.label,
         "plain_method": trial.method.label,
         "tapt": trial.tapt.objective if trial.tapt else "",
+        "recipe": trial.training.recipe,
         "part": trial.part,
         "strategy": trial.strategy.label,
         "seed": trial.seed,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from itertools import pairwise
+from collections.abc import Mapping
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field, field_validator
 
 from modicum.analysis.claims import Claim
 from modicum.base.errors import SpecError, UnknownName
-from modicum.base.spec import Record, digest
+from modicum.base.spec import Choice, Record, digest
 from modicum.base.training import Pretraining, Training
 from modicum.base.types import Task
 from modicum.loop.learner import Pace
@@ -54,19 +55,6 @@ class BackboneSettings(Record):
     pooling: Literal["auto", "mean", "first", "pooler"] = "auto"
     max_length: int = Field(default=256, ge=8)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-
-
-class Choice(Record):
-    """A plug-in by name, with its options."""
-
-    name: str
-    options: dict[str, Any] = {}
-
-    @property
-    def label(self) -> str:
-        """``lora`` or ``lora(rank=4)``."""
-        inner = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
-        return f"{self.name}({inner})" if inner else self.name
 
 
 class Loop(Record):
@@ -114,10 +102,11 @@ class Loop(Record):
 class Study(Record):
     """The whole file: a grid of data × methods × pretraining × strategies × seeds under one loop and training.
 
-    tapt: task-adaptive pretraining before every run, of each kind once; None is without. seconds: time limits of
-    training, each a trial of its own, in place of the one in ``training``. parts: grids that make up the study in place
-    of one, each with what it does not say taken from the whole; their ``name`` goes after the methods' in the report,
-    where parts differ in what the report does not show otherwise. claims: statements that the report judges.
+    tapt: task-adaptive pretraining before every run, of each kind once; None is without. trainings: one for each
+    combination of the lists in ``[training]`` (seconds, objectives, …), each a trial of its own. parts: grids that
+    make up the study in place of one, each with what it does not say taken from the whole; their ``name`` goes after
+    the methods' in the report, where parts differ in what the report does not show otherwise. claims: statements that
+    the report judges.
 
     metric: the main one in the report; macro_f1 for classes, pearson for values. Where data sets have different ones
     the report is about their ``score``, each set's own. keep_dynamics: store per-example
@@ -133,12 +122,11 @@ class Study(Record):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     backbone: BackboneSettings = BackboneSettings()
     loop: Loop = Loop()
-    training: Training = Training()
+    trainings: tuple[Training, ...] = Field(default=(Training(),), min_length=1)
     metric: str | None = None
     keep_dynamics: bool = False
     layer_similarity: int = Field(default=0, ge=0)
     tapt: tuple[Pretraining | None, ...] = Field(default=(None,), min_length=1)
-    seconds: tuple[Annotated[float, Field(gt=0)], ...] = ()
     claims: tuple[Claim, ...] = ()
     name: str = ""
     parts: tuple[Study, ...] = ()
@@ -154,11 +142,6 @@ class Study(Record):
     def grids(self) -> tuple[Study, ...]:
         """The parts, or the whole where there are none."""
         return self.parts or (self,)
-
-    @property
-    def trainings(self) -> tuple[Training, ...]:
-        """One for each time limit, or the one."""
-        return tuple(self.training.model_copy(update={"seconds": s}) for s in self.seconds) or (self.training,)
 
 
 OF_THE_WHOLE = {"title", "backbone", "metric", "keep_dynamics", "layer_similarity", "claims"}
@@ -191,9 +174,10 @@ class Trial(Record):
 
     @property
     def label(self) -> str:
-        """The method's name in reports, with its pretraining and its part."""
-        pretrained = f" + {self.tapt.objective}" if self.tapt else ""
-        return self.method.label + pretrained + (f", {self.part}" if self.part else "")
+        """The method's name in reports, with its pretraining, its recipe and its part."""
+        more = [self.tapt.objective] if self.tapt else []
+        more += [self.training.recipe] if self.training.recipe else []
+        return " + ".join([self.method.label, *more]) + (f", {self.part}" if self.part else "")
 
     def key(self) -> str:
         """The trial's identity: the same settings give the same key, on any machine."""
@@ -255,25 +239,34 @@ def _grid(raw: dict[str, Any], folder: Path) -> Study:
         raise SpecError('a study needs at least one [[data]] section with train = "FILE" (or train = "helpdesk")')
     fields["data"] = [_located(Data(**d), folder) for d in data]
     for name in ("methods", "strategies"):
-        fields[name] = [as_choice(c, name) for c in _list(fields.get(name, []))]
+        fields[name] = [Choice.of(c, f"an entry of {name}") for c in _list(fields.get(name, []))]
     seeds = fields.get("seeds", 5)
     if isinstance(seeds, bool) or not isinstance(seeds, int | list) or (isinstance(seeds, int) and seeds < 1):
         raise SpecError(f"seeds must be a count (at least 1) or a list of whole numbers, got {seeds!r}")
     fields["seeds"] = list(range(seeds)) if isinstance(seeds, int) else seeds
     fields["tapt"] = [Pretraining.of(value) for value in _list(fields.get("tapt", False))]
     fields["claims"] = _claims(fields)
-    training = fields.get("training")
-    if isinstance(training, dict) and isinstance(training.get("seconds"), list):
-        fields["seconds"] = training["seconds"]
-        fields["training"] = {name: value for name, value in training.items() if name != "seconds"}
-    for name in ("methods", "strategies", "seeds", "tapt", "seconds"):
+    fields["trainings"] = _trainings(fields.pop("training", {}))
+    for name in ("methods", "strategies", "seeds", "tapt"):
         _all_differ(name, fields.get(name, []))
-    for name, record in (("backbone", BackboneSettings), ("loop", Loop), ("training", Training)):
+    for name, record in (("backbone", BackboneSettings), ("loop", Loop)):
         if isinstance(fields.get(name), dict):
             fields[name] = record(**fields[name])
     study = Study(**fields)
     _check_titles(study)
     return study
+
+
+def _trainings(raw: Any) -> list[Training]:
+    """One for each combination of the settings that are lists."""
+    if not isinstance(raw, Mapping):
+        raise SpecError(f"[training] is a section of settings, got {raw!r}")
+    lists = {name: values for name, values in raw.items() if isinstance(values, list)}
+    for name, values in lists.items():
+        if not values:
+            raise SpecError(f"{name} in [training] is an empty list: give values, or leave it out")
+        _all_differ(name, values)
+    return [Training(**raw | dict(zip(lists, values, strict=True))) for values in product(*lists.values())]
 
 
 def _check_titles(study: Study) -> None:
@@ -331,13 +324,3 @@ def _located(data: Data, folder: Path) -> Data:
 
 def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def as_choice(value: Any, where: str) -> Choice:
-    if isinstance(value, str):
-        return Choice(name=value)
-    if isinstance(value, dict) and isinstance(value.get("name"), str):
-        return Choice(name=value["name"], options={k: v for k, v in value.items() if k != "name"})
-    raise SpecError(
-        f'an entry of {where} is a name such as "lora" or a table such as {{name = "lora", rank = 4}}, got {value!r}'
-    )

@@ -31,6 +31,7 @@ from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted, Run, Trainer
 from modicum.engine.noise import Noise
+from modicum.engine.objectives.cross_entropy import CrossEntropy
 from modicum.engine.tiles import Batch, pack
 from modicum.engine.tokens import Tokens, tokenize
 from modicum.methods.base import Method
@@ -170,7 +171,7 @@ class MethodContract:
         tokens, (job,) = tokenize(self.data(), backbone.tokenizer, backbone.max_length), jobs_of(self.data(), (20,))
         bank = Bank.fresh(backbone, self.make(), CLASSES, [(7, 7)])
         run = Run(job, np.arange(20), SHORT, "classification", CLASSES)
-        weights = Trainer(bank, tokens, SHORT, "classification").fit([run])[0].weights
+        weights = Trainer(bank, tokens, SHORT, "classification", CrossEntropy()).fit([run])[0].weights
         read = Weights(weights.method, weights.outputs, reread(weights.adapter), reread(weights.head))
         same = torch.equal(logits_in_order(bank, row(tokens, backbone)), logits_of(read, other, tokens))
         assert same, "the logits changed: something that was learned is not among the parameters"
