@@ -22,12 +22,22 @@ from modicum.methods import METHODS
 from modicum.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOORS = {"base": 0, "data": 1, "analysis": 1, "methods": 2, "strategies": 2, "engine": 3, "loop": 3, "study": 4}
-FLOORS |= {"testing": 4, "report": 5, "export": 5, "api": 6, "annotate": 6, "cli": 7, "__main__": 8}
+FLOORS = {
+    "base": 0,
+    "data": 1,
+    "analysis": 1,
+    "methods": 2,
+    "strategies": 2,
+    "engine": 3,
+    "loop": 3,
+    "auto": 4,
+    "study": 5,
+}
+FLOORS |= {"testing": 5, "report": 6, "export": 6, "api": 7, "annotate": 8, "cli": 9, "__main__": 10}
 WINGS = {"methods": "west", "engine": "west", "strategies": "east", "loop": "east"}
 HEAVY = {"torch", "transformers", "peft"}
-MAY_BE_HEAVY = {"methods", "engine", "study", "export", "api", "testing"}
-CORE = ("base", "data", "engine", "loop", "study")
+MAY_BE_HEAVY = {"methods", "engine", "auto", "study", "export", "api", "testing"}
+CORE = ("base", "data", "engine", "loop", "auto", "study")
 NAMED_DEFAULTS = {("study/spec.py", "random"): "the warm start, when there is no model for another strategy to ask"}
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:(?:home|root|Users|tmp|opt|mnt)/\w|work\b)")
 MAX_FILE, MAX_FUNCTION = 420, 65
@@ -195,8 +205,15 @@ def test_no_file_knows_a_machine() -> None:
 
 
 def test_the_rules_themselves() -> None:
-    allowed = [("cli", "api"), ("api", "study"), ("study", "loop"), ("testing", "engine"), ("report", "analysis")]
-    refused = [("base", "data"), ("annotate", "api"), ("export", "api"), ("engine", "loop"), ("engine", "strategies")]
+    allowed = [
+        ("cli", "api"),
+        ("annotate", "api"),
+        ("api", "study"),
+        ("study", "loop"),
+        ("testing", "engine"),
+        ("report", "analysis"),
+    ]
+    refused = [("base", "data"), ("api", "annotate"), ("export", "api"), ("engine", "loop"), ("engine", "strategies")]
     refused += [
         ("loop", "methods"),
         ("analysis", "data"),

@@ -137,4 +137,4 @@ def test_seconds_are_each_runs_own() -> None:
     assert engine().runs_per_bank > 1 and engine(seconds=0.1).runs_per_bank == 1
     of = engine(seconds=0.2)
     runs = of.fit(jobs(of, 2))
-    assert all(0.2 <= run.seconds < 2 and run.steps > 1 for run in runs)
+    assert all(run.seconds >= 0.2 and run.steps > 1 for run in runs)

@@ -25,6 +25,9 @@ def test_three_classes() -> None:
         # Gorodkin's R_K: (c s - sum p_k t_k) / sqrt((s^2 - sum p_k^2)(s^2 - sum t_k^2)), s = 6, c = 4, p = 330, t = 321
         "matthews": (24 - 15) / math.sqrt((36 - 18) * (36 - 14)),
         "log_loss": -sum(map(math.log, likelihoods)) / 6,
+        "brier": (0.06 + 0.375 + 1.14 + 0.06 + 0.375 + (0.16 + 0.1225 + 0.5625)) / 6,
+        # by confidence: 0.4 (wrong); 0.5 twice (right); 0.7 (wrong); 0.8 twice (right), each in a bin of its own
+        "ece": (0.4 + 2 * 0.5 + 0.7 + 2 * 0.2) / 6,
     })  # fmt: skip
 
 

@@ -177,7 +177,7 @@ def test_objectives_are_for_their_tasks_and_methods() -> None:
     [
         ({"objective": 3}, "objective is a name"),
         ({"head_start": "probe", "prototypes": 2}, "a probe is one map a class"),
-        ({"seconds": 1, "self_training": True}, "self_training trains twice"),
+        ({"seconds": 1, "self_training": True}, "self_training trains more than once"),
         ({"head_start": "warm"}, "head_start"),
     ],
 )

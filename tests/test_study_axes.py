@@ -78,7 +78,7 @@ def test_seconds_are_an_axis(tmp_path: Path) -> None:
     found = {row["allowed_seconds"]: row for row in results.rows}
     assert found.keys() == {0.1, 0.4}
     assert found[0.1]["steps"] < found[0.4]["steps"]
-    assert found[0.1]["fit_seconds"] == pytest.approx(0.1, abs=0.15)
+    assert all(row["fit_seconds"] >= allowed for allowed, row in found.items())
 
 
 # ---- what is looked at -----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from modicum.base.types import Task
 
 MAIN_METRIC: dict[Task, str] = {"classification": "macro_f1", "regression": "pearson"}
 
-LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "log_loss", "loss"})
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "log_loss", "loss", "brier", "ece"})
 
 
 def evaluate(task: Task, truth: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
@@ -24,8 +24,8 @@ def evaluate(task: Task, truth: np.ndarray, outputs: np.ndarray) -> dict[str, fl
 
 
 def classification(truth: np.ndarray, proba: np.ndarray) -> dict[str, float]:
-    """Macro-F1 (over the classes in truth or predictions), accuracy (= micro-F1), Matthews correlation, log loss; F1 of
-    class 1 where there are two."""
+    """Macro-F1 (over the classes in truth or predictions), accuracy (= micro-F1), Matthews correlation, log loss, Brier
+    score, expected calibration error; F1 of class 1 where there are two."""
     predicted = proba.argmax(1)
     likelihood = np.clip(proba[np.arange(len(truth)), truth].astype(np.float64), 1e-12, 1.0)
     found = {
@@ -33,10 +33,20 @@ def classification(truth: np.ndarray, proba: np.ndarray) -> dict[str, float]:
         "accuracy": float(metrics.accuracy_score(truth, predicted)),
         "matthews": float(metrics.matthews_corrcoef(truth, predicted)),
         "log_loss": float(-np.log(likelihood).mean()),
+        "brier": float(((proba - np.eye(proba.shape[1])[truth]) ** 2).sum(1).mean()),
+        "ece": calibration_error(truth, proba),
     }
     if proba.shape[1] == 2:
         found["f1"] = float(metrics.f1_score(truth, predicted, pos_label=1, zero_division=0))
     return found
+
+
+def calibration_error(truth: np.ndarray, proba: np.ndarray, bins: int = 15) -> float:
+    """The expected calibration error: the mean distance of confidence and accuracy over bins of equal width, weighted
+    by their examples (Guo et al. 2017, eq. 3)."""
+    confidence, right = proba.max(1), proba.argmax(1) == truth
+    where = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    return float(np.abs(np.bincount(where, right - confidence, bins)).sum() / len(truth))
 
 
 def regression(truth: np.ndarray, values: np.ndarray) -> dict[str, float]:

@@ -13,7 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from modicum.analysis.metrics import evaluate
 from modicum.api.backbones import shared_backbone
 from modicum.api.texts import Texts, split_pairs
+from modicum.auto.engine import Auto, AutoEngine, make_engine, make_method, make_one_method, trained_method
 from modicum.base.errors import DataError, SpecError
+from modicum.base.spec import Choice
 from modicum.base.training import FitJob, Pretraining, Training
 from modicum.base.types import Signal, Task
 from modicum.data.dataset import Dataset
@@ -25,7 +27,6 @@ from modicum.engine.precision import Precision
 from modicum.engine.pretraining import pretrain
 from modicum.export.checkpoint import check_backbone, load_checkpoint, save_checkpoint
 from modicum.export.peft import write_merged
-from modicum.methods import METHODS
 from modicum.methods.base import Method
 
 OnBatch = Callable[[int], None]
@@ -36,12 +37,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
     """Fine-tunes a pretrained encoder on few labels.
 
     backbone: ``minilm``, a folder, a name on the Hugging Face hub, or a loaded ``Backbone``.
-    method: a name (see ``modicum methods``) or a table such as ``{"name": "lora", "rank": 4}``.
+    method: a name (see ``modicum methods``) or a table such as ``{"name": "lora", "rank": 4}``; ``auto`` chooses
+    method, objective and length by the labels (``{"name": "auto", "minutes": 2}`` within so much time).
     training: settings of ``modicum.base.training.Training``, such as ``{"epochs": 30}``.
     tapt: task-adaptive pretraining on the texts before labels are looked at: ``mlm``, ``simcse``, or settings of
     ``modicum.base.training.Pretraining`` such as ``{"objective": "mlm", "epochs": 5}``.
 
-    After ``fit``: ``classes_`` (k,) in sorted order (empty for regression), ``n_parameters_`` trained parameters.
+    After ``fit``: ``classes_`` (k,) in sorted order (empty for regression), ``n_parameters_`` trained parameters, and
+    ``chosen_``, what ``auto`` tried and why it chose what it chose (None for other methods).
     Labels that are floats with fractions make a regressor: ``predict`` then gives values.
     """
 
@@ -103,11 +106,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
             raise SpecError(f"{dataset.name!r} has no labelled row to train on")
         ids = tuple(dataset.ids[int(i)] for i in chosen)
         fitted = engine.fit([FitJob(ids, dataset.labels[chosen], self.seed, 0)])[0]
+        self.chosen_ = engine.chosen[0] if isinstance(engine, AutoEngine) else None
         return self.adopt(fitted, dataset.task, dataset.classes)
 
     def begin(self, engine: Engine, texts: Dataset | None = None, on_epoch: OnEpoch | None = None) -> None:
         """Let an engine's runs begin from what ``tapt`` makes of the texts, by default the engine's own."""
         if (settings := Pretraining.of(self.tapt)) is not None:
+            make_one_method(self._method_choice())
             corpus = engine.corpus if texts is None else Corpus(engine.backbone, texts)
             engine.start = pretrain(engine.backbone, corpus, engine.method, settings, on_epoch).adapter
 
@@ -117,6 +122,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.class_names_ = tuple(classes)
         self.classes_ = np.array(self.class_names_)
         self.weights_, self.n_parameters_, self.n_steps_ = fitted.weights, fitted.parameters, fitted.steps
+        self.recipe_ = fitted.recipe
         return self
 
     # ---- using ---------------------------------------------------------------------------------------------------
@@ -167,17 +173,19 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """Write a checkpoint: safetensors and JSON, and PEFT's format beside them where PEFT has the method."""
         check_is_fitted(self, "weights_")
         training, tapt = self._training().model_dump(mode="json"), Pretraining.of(self.tapt)
+        method = trained_method(self._method_choice(), self.recipe_)
         save_checkpoint(
             Path(folder),
             self.loaded_backbone(),
             self.weights_,
             task=self.task_,
             classes=self.class_names_,
-            method=self._method_choice(),
+            method=(method.name, method.options),
             settings={
                 "seed": self.seed,
                 "training": training,
                 "tapt": tapt and tapt.model_dump(mode="json"),
+                "recipe": self.recipe_,
                 "label_type": self.classes_.dtype.kind,
             },
         )
@@ -215,6 +223,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         )
         check_backbone(model.loaded_backbone(), found.backbone)
         model.task_, model.class_names_, model.weights_ = found.task, found.classes, found.weights
+        model.recipe_, model.chosen_ = found.settings.get("recipe", ""), None
         model.classes_ = _typed(found.classes, found.settings.get("label_type", "U"))
         model.n_parameters_ = sum(
             t.numel() for part in (found.weights.adapter, found.weights.head) for t in part.values()
@@ -229,18 +238,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
             return self.backbone
         return shared_backbone(self.backbone, self.pooling, self.max_length, self.precision, self.device)
 
-    def _method_choice(self) -> tuple[str, dict[str, Any]]:
-        if isinstance(self.method, str):
-            return self.method, {}
-        options = dict(self.method)
-        if not isinstance(name := options.pop("name", None), str):
-            raise SpecError(f'method must be a name or a table with "name", got {self.method!r}')
-        return name, options
+    def _method_choice(self) -> Choice:
+        return Choice.of(self.method, "method")
 
-    def _method(self) -> Method:
-        name, options = self._method_choice()
-        method: Method = METHODS.create(name, **options)
-        return method
+    def _method(self) -> Method | Auto:
+        return make_method(self._method_choice())
 
     def _training(self) -> Training:
         return self.training if isinstance(self.training, Training) else Training(**(self.training or {}))
@@ -250,7 +252,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         method, training = self._method(), self._training()  # wrong settings are told before a backbone is loaded
         Pretraining.of(self.tapt)
         backbone = self.loaded_backbone()
-        return Engine(backbone, Corpus(backbone, dataset), method, training, task, outputs)
+        return make_engine(backbone, Corpus(backbone, dataset), method, training, task, outputs)
 
     @staticmethod
     def _with_more(dataset: Dataset, firsts: list[str], pairs: list[str] | None, unlabelled: Texts) -> Dataset:

@@ -51,7 +51,8 @@ class Training(Record):
     squared error for values where absent. head_start: what the head begins as: ``new`` random numbers; ``probe``, the
     linear probe of the encoder as it is (LP-FT, Kumar et al. 2022); ``prototypes``, distances to the classes' means
     (Snell et al. 2017). prototypes: maps a class in the head; several let a class lie in several places.
-    self_training: train a second time, on unlabelled texts too.
+    self_training: train a second time, on unlabelled texts too. calibrate: divide the logits by the temperature that
+    suits what models of so many folds say of the labels they did not see (Guo et al. 2017); 0 leaves it out.
     """
 
     epochs: int = Field(default=15, ge=1)
@@ -73,6 +74,14 @@ class Training(Record):
     head_start: Literal["new", "probe", "prototypes"] = "new"
     prototypes: int = Field(default=1, ge=1)
     self_training: SelfTraining | None = None
+    calibrate: int = Field(default=0, ge=0)
+
+    @field_validator("calibrate")
+    @classmethod
+    def _folds(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("cross-validation needs 2 folds or more, and 0 leaves calibration out")
+        return folds
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -86,9 +95,11 @@ class Training(Record):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Training:
-        for name in ("drop_forgotten", "self_training"):
-            if self.seconds is not None and getattr(self, name) is not None:
-                raise ValueError(f"{name} trains twice, so it cannot go with seconds: leave one of them out")
+        for name in ("drop_forgotten", "self_training", "calibrate"):
+            if self.seconds is not None and getattr(self, name):
+                raise ValueError(f"{name} trains more than once, so it cannot go with seconds: leave one of them out")
+        if self.calibrate and self.prototypes > 1:
+            raise ValueError("a head with several prototypes a class cannot be calibrated: take prototypes = 1")
         if self.head_start == "probe" and self.prototypes > 1:
             raise ValueError("a probe is one map a class: take head_start = 'prototypes', or prototypes = 1")
         return self

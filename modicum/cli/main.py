@@ -116,7 +116,8 @@ _question("shares", "0.1,0.3,0.5,0.7,1", 5, "Compare methods on growing shares o
 def fit(
     data: Labelled,
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
-    method: Annotated[str, typer.Option(help="See: modicum methods.")] = "lora",
+    method: Annotated[str, typer.Option(help="See: modicum methods; auto chooses by your labels.")] = "lora",
+    minutes: Annotated[float | None, typer.Option(help="The most that auto may take.")] = None,
     backbone: BackboneName = "minilm",
     text: Text = None,
     label: Label = None,
@@ -145,6 +146,7 @@ def fit(
         out,
         method,
         backbone,
+        minutes=minutes,
         columns={"text": text, "label": label, "pair": pair, "id": id},
         labels_at=labels_at,
         test=test,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from modicum.api.classifier import Classifier
+from modicum.auto.engine import AUTO
 from modicum.base.errors import DataError, SpecError, UnknownName
 from modicum.base.files import atomic_write
 from modicum.base.rng import stream
@@ -32,6 +33,7 @@ def fit(
     method: str,
     backbone: str,
     *,
+    minutes: float | None,
     columns: Columns,
     labels_at: int | None,
     test: str | None,
@@ -52,7 +54,7 @@ def fit(
         raise DataError(f"{data} has no labels to train on: name its label column with --label")
     chosen = _subset(dataset, labels_at, seed)
     training = {name: value for name, value in (("epochs", epochs), ("objective", objective)) if value is not None}
-    choice = {"name": method, **_options(options)}
+    choice = {"name": method, **_options(options), **_within(method, minutes, training)}
     model = Classifier(backbone, choice, seed=seed, training=training, tapt=tapt, precision=_precision(precision))
     held = None  # read before training: a wrong name should cost a second, not an afternoon
     if test_path is not None:
@@ -75,14 +77,17 @@ def fit(
         "parameters": model.n_parameters_,
         "model": str(out),
     }
+    if model.chosen_ is not None:
+        facts |= {"recipe": model.recipe_, "reason": model.chosen_.reason}
     if held is not None:
         facts |= model.evaluate(held)
     if as_json:
         console.emit("fitted", **facts)
         return
-    console.say(
-        f"Trained {method} on {facts['labels']} labels in {facts['steps']} steps ({facts['parameters']:,} parameters)."
-    )
+    for line in _told(model):
+        console.say(line)
+    name, steps = model.recipe_ or method, facts["steps"]
+    console.say(f"Trained {name} on {facts['labels']} labels in {steps} steps ({facts['parameters']:,} parameters).")
     if held is not None:
         console.say("Test: " + ", ".join(f"{k} {facts[k]:.3f}" for k in facts if isinstance(facts[k], float)))
     console.say(f"Model: {out}")
@@ -160,6 +165,29 @@ def _load(path: str, columns: Columns, skip: bool, quiet: bool = False, **settin
         for line in dataset.report.lines():
             console.say(line)
     return dataset
+
+
+def _within(method: str, minutes: float | None, training: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``auto`` is told on the command line."""
+    if method != AUTO:
+        if minutes is not None:
+            raise SpecError(f"--minutes is for --method auto; {method} takes --epochs")
+        return {}
+    if training:
+        raise SpecError(f"auto chooses {' and '.join(training)} itself: leave --{' and --'.join(training)} out")
+    return {} if minutes is None else {"minutes": minutes}
+
+
+def _told(model: Classifier) -> list[str]:
+    """What ``auto`` tried, and why it chose what it chose."""
+    if model.chosen_ is None:
+        return []
+    lines = [
+        f"  {tried.recipe.name:<22} macro-F1 {np.mean(tried.scores):.3f} by cross-validation, {tried.seconds:.0f} s"
+        for tried in model.chosen_.tried
+        if tried.scores
+    ]
+    return ["Tried:", *lines][: len(lines) + bool(lines)] + [f"Chose {model.recipe_}: {model.chosen_.reason}."]
 
 
 def _subset(dataset: Dataset, labels_at: int | None, seed: int) -> np.ndarray:

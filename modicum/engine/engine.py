@@ -20,7 +20,9 @@ from modicum.engine import heads
 from modicum.engine.backbone import Backbone
 from modicum.engine.bank import Bank, Weights
 from modicum.engine.cache import Corpus
+from modicum.engine.calibration import cooled, temperature
 from modicum.engine.fit import Dynamics, Fitted, Judge, Run, Trainer
+from modicum.engine.folds import out_of_fold, part
 from modicum.engine.objectives import objective_of
 from modicum.engine.score import Scorer, layers_of
 from modicum.engine.self_training import pseudo_labels
@@ -80,20 +82,45 @@ class Engine:
             if same == len(distinct):
                 distinct.append(job)
             which.append(same)
+        done = self._in_banks(distinct, on_fit)
+        if self.training.calibrate:
+            done = self._calibrated(distinct, done)
+        return [done[i] for i in which]
+
+    def _in_banks(self, jobs: Sequence[FitJob], on_fit: Callable[[int], None] | None = None) -> list[Fitted]:
         done: list[Fitted] = []
-        banks = -(-len(distinct) // self.runs_per_bank)
-        for chosen in np.array_split(np.arange(len(distinct)), banks):  # even banks: no lone run at the end
-            done.extend(self._fit_bank([distinct[i] for i in chosen]))
+        banks = -(-len(jobs) // self.runs_per_bank)
+        for chosen in np.array_split(np.arange(len(jobs)), banks):  # even banks: no lone run at the end
+            done.extend(self._fit_bank([jobs[i] for i in chosen]))
             if on_fit is not None:
                 on_fit(len(chosen))
-        return [done[i] for i in which]
+        return done
+
+    def out_of_fold(self, jobs: Sequence[FitJob], folds: int, repeat: int = 0) -> tuple[list[np.ndarray], list[float]]:
+        """What models say of labels that they were not trained on, and seconds of training, by job: see ``folds``."""
+
+        def outputs(weights: Weights, ids: Sequence[ExampleId]) -> np.ndarray:
+            return self.scorer(weights).outputs(self.positions(ids))
+
+        return out_of_fold(jobs, folds, self._in_banks, outputs, repeat)
+
+    def _calibrated(self, jobs: Sequence[FitJob], done: Sequence[Fitted]) -> list[Fitted]:
+        """The same models with temperatures that suit what cross-validation says of their labels."""
+        self._needs_classes("calibrate")
+        said, spent = self.out_of_fold(jobs, self.training.calibrate)
+        found = []
+        for job, fitted, proba, seconds in zip(jobs, done, said, spent, strict=True):
+            by = temperature(proba, job.targets)
+            warm = cooled(fitted.weights, by)
+            found.append(replace(fitted, weights=warm, temperature=by, seconds=fitted.seconds + seconds))
+        return found
 
     def _fit_bank(self, jobs: Sequence[FitJob]) -> list[Fitted]:
         fitted, often = self._train(jobs), self.training.drop_forgotten
         if often is not None:
             self._needs_classes("drop_forgotten")
             kept = [_remembered(first.dynamics, often) for first in fitted]
-            jobs = [_part(job, keep) for job, keep in zip(jobs, kept, strict=True)]
+            jobs = [part(job, keep) for job, keep in zip(jobs, kept, strict=True)]
             again = [_after(*both) for both in zip(fitted, self._train(jobs), strict=True)]
             fitted = [replace(one, dropped=int((~keep).sum())) for one, keep in zip(again, kept, strict=True)]
         if self.training.self_training is not None:
@@ -235,10 +262,3 @@ def _after(first: Fitted, second: Fitted) -> Fitted:
     """A second training, with the cost of both and the dynamics of the first."""
     steps, seconds = first.steps + second.steps, first.seconds + second.seconds
     return replace(second, dynamics=first.dynamics, steps=steps, seconds=seconds, dropped=first.dropped)
-
-
-def _part(job: FitJob, keep: np.ndarray) -> FitJob:
-    """The job without what is not to be kept."""
-    ids = tuple(example for example, kept in zip(job.ids, keep.tolist(), strict=True) if kept)
-    weights = None if job.weights is None else job.weights[keep]
-    return replace(job, ids=ids, targets=job.targets[keep], weights=weights)

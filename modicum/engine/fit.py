@@ -52,6 +52,7 @@ class Fitted:
     """A trained run. loss: its mean over the last epoch. seconds: its share of its bank's time in training alone.
 
     kept: the epoch, from 1, whose model this is, where a rule chose it. dropped: labels left out, forgotten too often.
+    temperature: what its logits were divided by, where it was calibrated. recipe: what ``auto`` chose.
     """
 
     weights: Weights
@@ -62,6 +63,8 @@ class Fitted:
     dynamics: Dynamics
     kept: int | None = None
     dropped: int = 0
+    temperature: float | None = None
+    recipe: str = ""
 
 
 class Judge(Protocol):

@@ -13,6 +13,7 @@ import numpy as np
 
 from modicum.analysis.claims import Claim
 from modicum.analysis.curves import mean_interval, normalised_auc
+from modicum.analysis.metrics import LOWER_IS_BETTER
 from modicum.analysis.selections import is_number
 from modicum.analysis.selections import number as as_number
 from modicum.base.errors import DataError, UnknownName
@@ -22,7 +23,7 @@ COST_COLUMNS = ("parameters", "steps", "train_loss")
 TIMING_COLUMNS = ("fit_seconds", "score_seconds", "select_seconds", "peak_memory_mb")
 """What differs from run to run of the same trial; the last columns of ``results.csv``."""
 FORGETTING_COLUMNS = ("unforgettable", "forgettable", "often_forgotten", "never_learned")
-TRAINING_COLUMNS = ("share", "allowed_seconds", "kept_epoch", "dropped", *FORGETTING_COLUMNS)
+TRAINING_COLUMNS = ("share", "allowed_seconds", "kept_epoch", "dropped", "temperature", *FORGETTING_COLUMNS)
 """Numbers that say how a model was trained and what that did to the labelled examples, not how good it is."""
 EXAMPLE_COLUMNS = ("confidence", "variability", "correctness", "forgetting_events", "first_learned")
 """Numbers on a labelled example; it is shown where it has all of them."""
@@ -40,9 +41,10 @@ METRIC_NAMES = {
     "mae": "MAE",
     "mse": "MSE",
     "log_loss": "log loss",
+    "brier": "Brier score",
+    "ece": "calibration error",
     "loss": "loss",
 }
-LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "log_loss", "loss"})
 
 Key = tuple[str, str]
 """A method and a strategy, by their display labels."""

@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import Literal
 
 from modicum.analysis.curves import Interval
+from modicum.analysis.metrics import LOWER_IS_BETTER
 from modicum.report.findings import number
-from modicum.report.frame import LOWER_IS_BETTER
 
 PROSE = {"claim": 80, "verdict": 50, "value": 50, "label": 50}
 """Columns of words, which are set from the left, and their width on paper in mm."""

@@ -159,6 +159,10 @@ class Gang:
             found |= {name: getattr(events, name) for name in FORGETTING}
         if model.kept is not None:
             found["kept_epoch"] = model.kept
+        if model.recipe:
+            found["chosen"] = model.recipe
+        if model.temperature is not None:
+            found["temperature"] = model.temperature
         if self.engine.training.drop_forgotten is not None:
             found["dropped"] = model.dropped
         if len(self._compared):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from modicum.auto.engine import make_method
 from modicum.base.errors import SpecError
 from modicum.base.rng import stream
 from modicum.data.dataset import Dataset
@@ -15,7 +16,6 @@ from modicum.data.shipped import shipped
 from modicum.data.sources import load
 from modicum.engine.backbone import Backbone
 from modicum.engine.cache import Corpus
-from modicum.methods import METHODS
 from modicum.strategies import STRATEGIES
 from modicum.strategies.base import Strategy
 from modicum.study.spec import BackboneSettings, Choice, Data, Loop, Study, Trial
@@ -148,7 +148,7 @@ def make_trials(study: Study, backbone: Backbone, prepared: Prepared) -> list[Tr
                 max_length=backbone.max_length,
                 precision=str(backbone.dtype).removeprefix("torch."),
                 method=method,
-                method_settings=METHODS.create(method.name, **method.options).canonical(),
+                method_settings=make_method(method).canonical(),
                 strategy=strategy,
                 strategy_settings=make_strategy(strategy, prepared.train.task).canonical(),
                 loop=study.loop,

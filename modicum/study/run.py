@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 import modicum
 from modicum.analysis.claims import Claim
 from modicum.analysis.metrics import LOWER_IS_BETTER, MAIN_METRIC, evaluate
+from modicum.auto.engine import make_engine, make_method, make_one_method
 from modicum.base.errors import SpecError, StoreError, UnknownName
 from modicum.base.events import Asked, Stopped, Trained
 from modicum.base.spec import digest
 from modicum.engine.backbone import Backbone
 from modicum.engine.engine import Engine
 from modicum.engine.pretraining import check_pretrainable, pretrain
-from modicum.methods import METHODS
 from modicum.study.dynamics import example_rows
 from modicum.study.gang import Gang
 from modicum.study.prepare import Prepared, load_backbone, make_trials, prepare
@@ -156,7 +156,7 @@ def _trials(study: Study, backbone: Backbone, sets: Sequence[Prepared]) -> dict[
             found[key] = trial
     for method, tapt in {(t.method.canonical(), t.tapt): (t.method, t.tapt) for t in found.values()}.values():
         if tapt is not None:
-            check_pretrainable(backbone, METHODS.create(method.name, **method.options), tapt)
+            check_pretrainable(backbone, make_one_method(method), tapt)
     return found
 
 
@@ -176,9 +176,8 @@ def _set_of(trial: Trial, sets: Sequence[Prepared]) -> Prepared:
 def _engine(
     backbone: Backbone, data: Prepared, trial: Trial, start: Mapping[str, torch.Tensor] | None = None
 ) -> Engine:
-    method = METHODS.create(trial.method.name, **trial.method.options)
-    task = data.train.task
-    return Engine(backbone, data.pool, method, trial.training, task, data.outputs, start=start, test=data.test)
+    task, method = data.train.task, make_method(trial.method)
+    return make_engine(backbone, data.pool, method, trial.training, task, data.outputs, start=start, test=data.test)
 
 
 def _pretrained(
@@ -187,7 +186,7 @@ def _pretrained(
     """What a trial's method begins from, made now or before; None where it begins anew."""
     if trial.tapt is None:
         return None
-    method = METHODS.create(trial.method.name, **trial.method.options)
+    method = make_one_method(trial.method)
     done = pretrain(backbone, data.pool, method, trial.tapt, lambda epoch, loss: watcher.pretrained(trial, epoch, loss))
     kept = json.loads(store.meta("pretraining") or "{}")
     told = {"dataset": data.title, "method": trial.method.label, "objective": trial.tapt.objective}

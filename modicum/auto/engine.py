@@ -1,0 +1,165 @@
+"""``method = "auto"``: an engine that first chooses how to train, and then does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from modicum.auto.recipes import Recipe, Table, shipped_table
+from modicum.auto.search import Chosen, choose
+from modicum.base.errors import SpecError
+from modicum.base.spec import Choice, Record, digest
+from modicum.base.training import FitJob, Training
+from modicum.base.types import Task
+from modicum.engine.backbone import Backbone
+from modicum.engine.cache import Corpus
+from modicum.engine.calibration import cooled, temperature
+from modicum.engine.engine import Engine
+from modicum.engine.fit import Fitted
+from modicum.methods import METHODS
+from modicum.methods.base import Method
+
+AUTO = "auto"
+
+
+class Auto(Record):
+    """Chooses method, objective and length by cross-validation within the labels, weighed against measured results.
+
+    minutes: the most that choosing and training may take; without, the number of labels says how far the search goes,
+    and the choice is the same on every machine. table: which recipes there are, as a hash; part of a trial's identity.
+    """
+
+    minutes: float | None = Field(default=None, gt=0)
+    table: str = Field(default_factory=lambda: digest(shipped_table().model_dump(mode="json")))
+
+
+def make_method(choice: Choice) -> Method | Auto:
+    """The method that a choice names, ``auto`` being one."""
+    if choice.name == AUTO:
+        return Auto(**choice.options)
+    method: Method = METHODS.create(choice.name, **choice.options)
+    return method
+
+
+def make_one_method(choice: Choice) -> Method:
+    """As ``make_method``, for what must know its method beforehand.
+
+    Raises:
+        SpecError: the choice is ``auto``.
+    """
+    made = make_method(choice)
+    if isinstance(made, Auto):
+        raise SpecError("pretraining on texts is for one method, and 'auto' chooses it only then: name a method")
+    return made
+
+
+def trained_method(choice: Choice, recipe: str) -> Choice:
+    """The method that a model was trained with: the choice itself, or that of the recipe that ``auto`` chose."""
+    return next((known.method for known in shipped_table().recipes if known.name == recipe), choice)
+
+
+def make_engine(
+    backbone: Backbone,
+    corpus: Corpus,
+    method: Method | Auto,
+    training: Training,
+    task: Task,
+    outputs: int,
+    *,
+    start: Mapping[str, Tensor] | None = None,
+    test: Corpus | None = None,
+) -> Engine:
+    """What trains with a method, or with what ``auto`` chooses, which has no start; see ``Engine``."""
+    if isinstance(method, Auto):
+        return AutoEngine(backbone, corpus, method, training, task, outputs, test=test)
+    return Engine(backbone, corpus, method, training, task, outputs, start=start, test=test)
+
+
+class AutoEngine(Engine):
+    """An engine that chooses a recipe for each job. chosen: what the last ``fit`` chose, a job each, in their order."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        corpus: Corpus,
+        auto: Auto,
+        training: Training,
+        task: Task,
+        outputs: int,
+        *,
+        test: Corpus | None = None,
+        table: Table | None = None,
+    ) -> None:
+        self.auto, self.table = auto, _for_task(table or shipped_table(), task)
+        first = self.table.recipes[0]
+        super().__init__(backbone, corpus, _method(first), first.over(training), task, outputs, test=test)
+        self.asked = training
+        self.chosen: list[Chosen] = []
+        self._engines: dict[str, Engine] = {}
+
+    def fit(self, jobs: Sequence[FitJob], on_fit: Callable[[int], None] | None = None) -> list[Fitted]:
+        """Choose for each job, then train the jobs of one recipe side by side; results in the order of the jobs."""
+        limit = None if self.auto.minutes is None else self.auto.minutes * 60 / max(1, len(jobs))
+        known: list[tuple[FitJob, Chosen]] = []
+        self.chosen = []
+        for job in jobs:
+            same = next((chosen for other, chosen in known if job.same_as(other)), None)
+            chosen = same or self._choose(job, limit)
+            known.append((job, chosen))
+            self.chosen.append(chosen)
+        found: dict[int, Fitted] = {}
+        for name in dict.fromkeys(chosen.recipe.name for chosen in self.chosen):
+            mine = [i for i, chosen in enumerate(self.chosen) if chosen.recipe.name == name]
+            trained = self._of(self.chosen[mine[0]].recipe).fit([jobs[i] for i in mine], on_fit)
+            found |= dict(zip(mine, trained, strict=True))
+        return [_finished(found[i], jobs[i], chosen) for i, chosen in enumerate(self.chosen)]
+
+    def _choose(self, job: FitJob, limit: float | None) -> Chosen:
+        if self.task == "regression":
+            return Chosen(self.table.recipes[0], "for values there is one recipe", (), None)
+
+        def cross_validate(recipe: Recipe, folds: int, repeat: int) -> tuple[np.ndarray, float]:
+            said, seconds = self._of(recipe).out_of_fold([job], folds, repeat)
+            return said[0], seconds[0]
+
+        return choose(job, self.table, cross_validate, limit)
+
+    def _of(self, recipe: Recipe) -> Engine:
+        if recipe.name not in self._engines:
+            given: dict[str, Any] = {"test": self.test}
+            parts = self.backbone, self.corpus, _method(recipe), recipe.over(self.asked), self.task, self.outputs
+            self._engines[recipe.name] = Engine(*parts, **given)
+        return self._engines[recipe.name]
+
+
+def _finished(fitted: Fitted, job: FitJob, chosen: Chosen) -> Fitted:
+    """With the name and the cost of its recipe, and calibrated by what cross-validation said, if there was any."""
+    spent = sum(tried.seconds for tried in chosen.tried)
+    done = replace(fitted, recipe=chosen.recipe.name, seconds=fitted.seconds + spent)
+    if chosen.said is None or fitted.temperature is not None or fitted.weights.prototypes > 1:
+        return done
+    by = temperature(chosen.said, job.targets)
+    return replace(done, weights=cooled(fitted.weights, by), temperature=by)
+
+
+def _method(recipe: Recipe) -> Method:
+    made: Method = METHODS.create(recipe.method.name, **recipe.method.options)
+    return made
+
+
+def _for_task(table: Table, task: Task) -> Table:
+    """Recipes without what is for classes alone, where labels are values."""
+    if task == "classification":
+        return table
+    of_classes = {"objective", "prototypes", "self_training", "calibrate", "balanced"}
+    kept = [
+        recipe.model_copy(update={"training": {k: v for k, v in recipe.training.items() if k not in of_classes}})
+        for recipe in table.recipes
+        if recipe.training.get("head_start") != "prototypes"
+    ]
+    return Table(recipes=kept[:1], efforts=table.efforts)

@@ -1,0 +1,74 @@
+"""The recipes that ``auto`` chooses among, and how far it searches: read from a table of measured results."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from modicum.base.spec import Choice, Record
+from modicum.base.training import Training
+
+SHIPPED = Path(__file__).parent / "recipes.toml"
+
+
+class Recipe(Record):
+    """A method, and what departs from the training asked for.
+
+    gain: (labels per class, macro-F1 over the first recipe's) pairs, rising; the first whose labels are not exceeded
+    counts, or the last.
+    """
+
+    name: str
+    method: Choice
+    training: dict[str, Any] = {}
+    gain: tuple[tuple[float, float], ...] = ()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Choice:
+        return Choice.of(value, "method")
+
+    @field_validator("training")
+    @classmethod
+    def _known(cls, values: dict[str, Any]) -> dict[str, Any]:
+        Training(**values)
+        return values
+
+    def over(self, training: Training) -> Training:
+        """The training of this recipe; what it does not say is as asked for."""
+        return Training(**{**training.model_dump(), **self.training})
+
+    def expected(self, per_class: float) -> float:
+        """The gain that was measured at so many labels per class."""
+        return next((gain for most, gain in self.gain if per_class <= most), self.gain[-1][1] if self.gain else 0.0)
+
+
+class Effort(Record):
+    """How far to search from so many labels on."""
+
+    labels: int = Field(ge=0)
+    recipes: int = Field(ge=1)
+    rungs: int = Field(ge=0)
+    folds: int = Field(ge=2)
+
+
+class Table(Record):
+    """All recipes, the first being the one to take where nothing is known, and the efforts by rising labels."""
+
+    recipes: Annotated[tuple[Recipe, ...], Field(min_length=1)]
+    efforts: Annotated[tuple[Effort, ...], Field(min_length=1)]
+
+    def effort(self, labels: int) -> Effort:
+        """How far to search with so many labels."""
+        return [e for e in self.efforts if e.labels <= labels or e is self.efforts[0]][-1]
+
+
+@cache
+def shipped_table() -> Table:
+    """The table that comes with Modicum."""
+    raw = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
+    return Table(recipes=[Recipe(**r) for r in raw["recipes"]], efforts=[Effort(**e) for e in raw["efforts"]])
