@@ -17,6 +17,10 @@ Signal = Literal[
     "mc_proba",  # (passes, n, classes) the same under dropout
     "embedding",  # (n, width) pooled representation of the present model
     "frozen_embedding",  # (n, width) pooled representation of the untouched backbone
+    "name_similarity",  # (n, classes) cosines of the untouched backbone's representations of texts and class names
     "gradient_embedding",  # (residual, embedding): factors (n, classes) and (n, width) of the last layer's gradient
 ]
 """What a strategy can ask to know about each candidate."""
+
+BEFORE_TRAINING: frozenset[Signal] = frozenset({"frozen_embedding", "name_similarity"})
+"""Signals that can be had without a trained model."""

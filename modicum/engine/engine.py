@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from modicum.analysis.besov import besov_index
@@ -15,7 +16,8 @@ from modicum.analysis.metrics import MAIN_METRIC, evaluate
 from modicum.base.errors import SpecError
 from modicum.base.rng import stream
 from modicum.base.training import FitJob, Training
-from modicum.base.types import ExampleId, Signal, Task
+from modicum.base.types import BEFORE_TRAINING, ExampleId, Signal, Task
+from modicum.data.dataset import Dataset
 from modicum.engine import heads
 from modicum.engine.backbone import Backbone
 from modicum.engine.bank import Bank, Weights
@@ -238,9 +240,9 @@ class Engine:
         round_: int = 0,
         on_batch: Callable[[int], None] | None = None,
     ) -> Mapping[Signal, Any]:
-        """All signals asked for at (n,) rows of the corpus; without weights only ``frozen_embedding`` can be had."""
+        """All signals asked for at (n,) rows of the corpus; without weights only those of ``BEFORE_TRAINING``."""
         found: dict[Signal, Any] = {}
-        of_model = needs - {"frozen_embedding"}
+        of_model = needs - BEFORE_TRAINING
         if of_model:
             assert weights is not None, f"{sorted(of_model)} need a trained model"
             rng = stream(seed, "mc", round_)
@@ -249,7 +251,15 @@ class Engine:
             )
         if "frozen_embedding" in needs:
             found["frozen_embedding"] = np.asarray(self.corpus.features()[positions])
+        if "name_similarity" in needs:
+            found["name_similarity"] = self._name_similarity(positions)
         return found
+
+    def _name_similarity(self, positions: np.ndarray) -> np.ndarray:
+        """(n, classes) how near the untouched backbone sees texts to their classes' names."""
+        names = Dataset.from_lists(list(self.corpus.dataset.classes), name="class names", for_training=False)
+        of_names = normalize(Corpus(self.backbone, names).features())
+        return np.asarray(normalize(self.corpus.features()[positions]) @ of_names.T)
 
 
 def _remembered(dynamics: Dynamics, often: int) -> np.ndarray:

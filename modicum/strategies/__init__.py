@@ -15,8 +15,10 @@ STRATEGIES = Registry(
         "coreset": "modicum.strategies.coreset:CoreSet",
         "dal": "modicum.strategies.discriminative:Discriminative",
         "badge": "modicum.strategies.badge:BADGE",
+        "balanced": "modicum.strategies.balanced:Balanced",
         "kmeans": "modicum.strategies.clustering:KMeans",
         "typiclust": "modicum.strategies.clustering:TypiClust",
+        "zero-shot": "modicum.strategies.zero_shot:ZeroShot",
         "subsample:": "modicum.strategies.subsample:Subsample",
     },
 )

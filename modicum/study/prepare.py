@@ -11,6 +11,7 @@ import numpy as np
 from modicum.auto.engine import make_method
 from modicum.base.errors import SpecError
 from modicum.base.rng import stream
+from modicum.base.types import BEFORE_TRAINING
 from modicum.data.dataset import Dataset
 from modicum.data.shipped import shipped
 from modicum.data.sources import load
@@ -164,6 +165,6 @@ def make_trials(study: Study, backbone: Backbone, prepared: Prepared) -> list[Tr
 def make_warm(name: str) -> Strategy:
     """The strategy of the first query, which must work before there is a model."""
     warm: Strategy = STRATEGIES.create(name)
-    if warm.needs - {"frozen_embedding"}:
-        raise SpecError(f"warm_strategy = {name!r} needs a trained model: use random, kmeans or typiclust")
+    if warm.needs - BEFORE_TRAINING:
+        raise SpecError(f"warm_strategy = {name!r} needs a trained model: use random, kmeans, typiclust or zero-shot")
     return warm

@@ -71,6 +71,7 @@ def toy_signals(n: int, *, mood: Mood = "mixed", passes: int = 4, seed: int = 0)
         "mc_proba": fixed(softmax(mc_logits, axis=2), axis=1),
         "embedding": fixed(embedding),
         "frozen_embedding": fixed(frozen),
+        "name_similarity": fixed(np.tanh(0.1 * embedding[:, :3])),
         "gradient_embedding": (fixed(residual), fixed(embedding)),
     }
 

@@ -1,0 +1,79 @@
+"""Class-balanced acquisition, and a first batch from names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from modicum.base.rng import stream
+from modicum.base.training import Training
+from modicum.data.dataset import Dataset
+from modicum.engine.cache import Corpus
+from modicum.engine.engine import Engine
+from modicum.methods import METHODS
+from modicum.strategies.balanced import Balanced, evened
+from modicum.strategies.base import View
+from modicum.strategies.zero_shot import ZeroShot
+from modicum.testing.backbone import fake_backbone, toy_dataset
+
+
+def view_of(rare: int = 12, n: int = 200, labelled: tuple[int, int] = (18, 2)) -> View:
+    """Two classes, the second rare: its candidates have 0.4 or more of the probability, the others 0.2 or less."""
+    rng = np.random.default_rng(0)
+    of_rare = np.r_[rng.uniform(0.4, 0.9, rare), rng.uniform(0, 0.2, n - rare)]
+    known = np.repeat([[0.9, 0.1], [0.1, 0.9]], labelled, axis=0)
+    frozen = rng.normal(size=(n, 4)).astype(np.float32)
+    signals = {"proba": np.c_[1 - of_rare, of_rare], "frozen_embedding": frozen}
+    return View(n, signals, {"proba": known, "frozen_embedding": frozen[: len(known)]}, len(known))  # type: ignore[arg-type]
+
+
+def test_shares_even_the_labels_out() -> None:
+    assert evened(np.array([18, 2]), 10).tolist() == [0, 10]
+    assert evened(np.array([5, 4, 0]), 6).tolist() == [0, 1, 5]
+    assert evened(np.array([3, 3]), 3).tolist() == [2, 1]
+
+
+def test_the_rare_class_is_asked_for() -> None:
+    picked = Balanced(explore=0.0).select(view_of(), 10, rng=stream(0)).positions
+    assert len(set(picked.tolist())) == 10 and (picked < 12).all()
+
+
+def test_some_of_the_query_explores() -> None:
+    view = view_of()
+    picked = Balanced(explore=0.5).select(view, 10, rng=stream(0)).positions
+    assert len(set(picked.tolist())) == 10 and 5 <= (picked < 12).sum() < 10
+
+
+def test_half_are_sure_and_half_on_the_border() -> None:
+    view = view_of(rare=40)
+    picked = Balanced(explore=0.0, surest=0.5).select(view, 10, rng=stream(0)).positions
+    of_rare = view.signals["proba"][picked, 1]
+    assert (of_rare[:5] == np.sort(view.signals["proba"][:, 1])[::-1][:5]).all()
+    assert np.abs(of_rare[5:] - 0.5).max() < 0.1
+
+
+def test_without_labels_all_classes_count_the_same() -> None:
+    view = view_of()
+    bare = View(view.n, view.signals, {}, 0)
+    assert len(set(Balanced().select(bare, 20, rng=stream(0)).positions.tolist())) == 20
+
+
+# ---- zero-shot -------------------------------------------------------------------------------------------------------
+
+
+def test_each_name_gets_the_texts_nearest_to_it() -> None:
+    near = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.7], [0.5, 0.5], [0.2, 0.9], [0.85, 0.8]])
+    picked = ZeroShot().select(View(6, {"name_similarity": near}), 4, rng=stream(0))
+    assert picked.positions.tolist() == [0, 4, 1, 2]
+    assert (picked.scores > 0.99).all()
+
+
+def test_names_are_compared_with_texts() -> None:
+    data, backbone = toy_dataset(30), fake_backbone()
+    engine = Engine(backbone, Corpus(backbone, data), METHODS.create("head"), Training(), "classification", 3)
+    found = engine.signals(None, np.arange(5), frozenset({"name_similarity"}))["name_similarity"]
+    names = Corpus(backbone, Dataset.from_lists(list(data.classes), for_training=False)).features()
+    text = engine.corpus.features()[2]
+    assert found.shape == (5, 3)
+    expected = text @ names[1] / np.linalg.norm(text) / np.linalg.norm(names[1])
+    assert found[2, 1] == pytest.approx(expected, abs=1e-5)
