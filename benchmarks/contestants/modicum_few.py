@@ -1,0 +1,67 @@
+"""Modicum on few labels: ``auto``, or one recipe of its table for several seeds side by side.
+
+Timed: choosing and training, from texts; the encoder is loaded before. Of a recipe's seeds the shared time is divided.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from common import quality, report, settings, stopwatch
+from few import work
+
+from modicum import Classifier
+from modicum.analysis.metrics import classification
+from modicum.auto.engine import make_one_method
+from modicum.auto.recipes import Recipe
+from modicum.base.training import FitJob, Training
+from modicum.data.dataset import Dataset
+from modicum.engine.backbone import Backbone
+from modicum.engine.cache import Corpus
+from modicum.engine.engine import Engine
+
+
+def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
+    """One seed by ``auto``."""
+    given, result = work(told, told["seed"]), dict[str, Any]()
+    model = Classifier(backbone, method="auto", seed=told["seed"])
+    with stopwatch(result):
+        model.fit(given.texts, given.labels.tolist())
+    proba = np.zeros((len(given.truth), given.classes))
+    proba[:, model.classes_.astype(np.int64)] = model.predict_proba(given.tested)
+    found = quality(given.truth, proba.argmax(1)) | classification(given.truth, proba)
+    tried = {t.recipe.name: float(np.mean(t.scores)) for t in model.chosen_.tried if t.scores}
+    return result | {"runs": {str(told["seed"]): found}, "chosen": model.recipe_, "tried": tried}
+
+
+def recipe(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
+    """All seeds by one recipe, in banks."""
+    made, result, runs = Recipe(**told["recipe"]), dict[str, Any](), dict[str, dict[str, float]]()
+    works = {seed: work(told, seed) for seed in told["seeds"]}
+    texts = list(dict.fromkeys(text for given in works.values() for text in given.texts))
+    where = {text: i for i, text in enumerate(texts)}
+    corpus = Corpus(backbone, Dataset.from_lists(texts, for_training=False))
+    classes = max(given.classes for given in works.values())
+    engine = Engine(backbone, corpus, make_one_method(made.method), made.over(Training()), "classification", classes)
+    jobs = [
+        FitJob(tuple(corpus.dataset.ids[where[text]] for text in given.texts), given.labels, seed, 0)
+        for seed, given in works.items()
+    ]
+    with stopwatch(result):
+        fitted = engine.fit(jobs)
+    for (seed, given), model in zip(works.items(), fitted, strict=True):
+        tested = Corpus(backbone, Dataset.from_lists(given.tested, for_training=False))
+        proba = engine.scorer(model.weights, tested).outputs(np.arange(len(given.tested)))
+        runs[str(seed)] = quality(given.truth, proba.argmax(1)) | classification(given.truth, proba)
+    return result | {"runs": runs, "steps": fitted[0].steps}
+
+
+def main() -> None:
+    told = settings()
+    backbone = Backbone.load("minilm", max_length=told["max_length"])
+    report(**(recipe if "recipe" in told else auto)(told, backbone))
+
+
+if __name__ == "__main__":
+    main()

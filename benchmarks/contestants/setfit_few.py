@@ -1,0 +1,34 @@
+"""SetFit on few labels, at its defaults; or with so many pairs a text (``num_iterations``, 20 in its paper).
+
+Timed: ``Trainer.train``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from common import model_folder, quality, report, settings, stopwatch
+from datasets import Dataset
+from few import work
+from setfit import SetFitModel, Trainer, TrainingArguments
+
+
+def main() -> None:
+    told, result = settings(), dict[str, Any]()
+    given = work(told, told["seed"])
+    data = Dataset.from_dict({"text": given.texts, "label": given.labels.tolist()})
+    model = SetFitModel.from_pretrained(model_folder())
+    options = {"num_iterations": told["pairs"]} if told["pairs"] else {}
+    arguments = TrainingArguments(
+        save_strategy="no", report_to=[], show_progress_bar=False, seed=told["seed"], **options
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=data)
+    with stopwatch(result):
+        trainer.train()
+    predicted = np.asarray(model.predict(given.tested, as_numpy=True)).astype(np.int64)
+    report(**result, runs={str(told["seed"]): quality(given.truth, predicted)})
+
+
+if __name__ == "__main__":
+    main()

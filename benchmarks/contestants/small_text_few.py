@@ -1,0 +1,39 @@
+"""small-text's full fine-tuning on few labels: no early stopping, all labels trained on, batches of 32.
+
+Timed: ``fit``, from tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from common import model_folder, quality, report, settings, stopwatch
+from few import work
+from small_text import TransformersDataset
+from small_text_al import classifiers
+from transformers import AutoTokenizer
+
+
+def main() -> None:
+    told, result = settings(), dict[str, Any]()
+    given = work(told, told["seed"])
+    torch.manual_seed(told["seed"])
+    np.random.seed(told["seed"])
+    tokenizer, classes = AutoTokenizer.from_pretrained(model_folder()), np.arange(given.classes)
+
+    def dataset(texts: list[str], labels: np.ndarray) -> TransformersDataset:
+        made = TransformersDataset.from_arrays
+        return made(texts, labels, tokenizer, target_labels=classes, max_length=told["max_length"])
+
+    train, one = dataset(given.texts, given.labels), dataset(given.texts[:1], given.labels[:1])
+    model = classifiers(told, len(classes)).new()
+    with stopwatch(result):
+        model.fit(train, validation_set=one, early_stopping="none")
+    predicted = model.predict(dataset(given.tested, given.truth))
+    report(**result, runs={str(told["seed"]): quality(given.truth, predicted)})
+
+
+if __name__ == "__main__":
+    main()
