@@ -119,3 +119,13 @@ def examples(count=20, methods=("full", "lora"), strategies=("random", "entropy"
                         "confidence": (i + 1) / (count + 1) + 0.001 * seed, "variability": 0.01 * seed + 0.1,
                         "correctness": i / (count - 1),
                     }  # fmt: skip
+
+
+def chapter(document, key):
+    """A chapter of a document, by its key."""
+    return next(c for c in (*document.chapters, *document.appendix) if c.key == key)
+
+
+def items(found):
+    """A table's cells as text, by group and head."""
+    return {(line.group, line.head): [item.text for item in line.items] for line in found.lines}
