@@ -62,12 +62,13 @@ def study(
     out: Annotated[Path, typer.Option(help="Where results and report go; an unfinished study in it is resumed.")],
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the study's data, in place of its file's.")] = None,
     profile: Annotated[str | None, typer.Option(help="A [profiles.NAME] section of the file.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work and the threads.")] = 1,
     json: Json = False,
 ) -> None:
     """Run a study, or go on with one that was stopped."""
     from modicum.cli.studies import run
 
-    run(file, out, json, data_dir, profile)
+    run(file, out, json, data_dir, profile, workers)
 
 
 @app.command()

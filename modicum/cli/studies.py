@@ -12,16 +12,18 @@ from modicum.study.spec import Study, read_study
 QUICKSTART = Path(__file__).parent / "quickstart.toml"
 
 
-def run(file: Path, out: Path, as_json: bool, data_dir: Path | None = None, profile: str | None = None) -> None:
+def run(
+    file: Path, out: Path, as_json: bool, data_dir: Path | None = None, profile: str | None = None, workers: int = 1
+) -> None:
     """Run or resume a study file, print the curves, write the report."""
-    run_and_show(read_study(file, data_dir, profile), out, as_json)
+    run_and_show(read_study(file, data_dir, profile), out, as_json, workers)
 
 
-def run_and_show(study: Study, out: Path, as_json: bool) -> None:
+def run_and_show(study: Study, out: Path, as_json: bool, workers: int = 1) -> None:
     """Run or resume a study, print the curves, write the report."""
     watcher = console.StudyWatcher(as_json)
     try:
-        results = run_study(study, out, watcher)
+        results = run_study(study, out, watcher, workers=workers)
     except KeyboardInterrupt:
         watcher.finished()
         console.fail(f"stopped; every finished round is kept in {out}, and the same command goes on from there")

@@ -6,12 +6,14 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -129,6 +131,18 @@ def pretrain(
     """
     kind = f"{type(method).__module__}.{type(method).__qualname__}"
     path = corpus.path("tapt", "safetensors", kind, method.canonical(), settings.canonical(), backbone.pooling)
+    with FileLock(path.with_suffix(".lock")) if path else nullcontext():
+        return _pretrained(path, backbone, corpus, method, settings, on_epoch)
+
+
+def _pretrained(
+    path: Path | None,
+    backbone: Backbone,
+    corpus: Corpus,
+    method: Method,
+    settings: Pretraining,
+    on_epoch: Callable[[int, float], None] | None,
+) -> Pretrained:
     if path is not None and (known := _read(path)) is not None:
         return Pretrained(known[0], tuple(known[1]["losses"]), known[1]["seconds"])
     bank = check_pretrainable(backbone, method, settings)

@@ -15,7 +15,7 @@ STRATEGIES = Registry(
         "coreset": "modicum.strategies.coreset:CoreSet",
         "dal": "modicum.strategies.discriminative:Discriminative",
         "badge": "modicum.strategies.badge:BADGE",
-        "balanced": "modicum.strategies.balanced:Balanced",
+        "class-balanced": "modicum.strategies.balanced:Balanced",
         "kmeans": "modicum.strategies.clustering:KMeans",
         "typiclust": "modicum.strategies.clustering:TypiClust",
         "zero-shot": "modicum.strategies.zero_shot:ZeroShot",

@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ from modicum.study.gang import Gang
 from modicum.study.prepare import Prepared, load_backbone, make_trials, prepare
 from modicum.study.spec import Study, Trial
 from modicum.study.store import Store
+from modicum.study.workers import Hears, run_side_by_side
 
 DATABASE = "study.sqlite"
 SHARED = {"dataset", "method", "tapt", "loop", "training"}
@@ -70,10 +72,11 @@ class Results:
     examples: Sequence[Mapping[str, Any]] = ()
 
 
-def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | None = None) -> Results:
+def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | None = None, workers: int = 1) -> Results:
     """Run all trials of a study that are not finished yet; every round is kept in ``out`` as soon as it is done.
 
-    backbone: used in place of the one that the study names (for tests).
+    backbone: used in place of the one that the study names (for tests). workers: processes among which the work and the
+    threads are shared; trials with a time limit run afterwards, alone.
 
     Raises:
         ModicumError: wrong settings, data, backbone or store; or another process is at work in ``out``.
@@ -97,14 +100,49 @@ def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | No
         store.set_meta("manifest", json.dumps(manifest(study, backbone, sets)))
         rounds = sum(len(trial.loop.schedule(len(_set_of(trial, sets).train))) for trial in trials.values())
         watcher.started(study, len(trials), rounds, _rounds_done(store, trials))
-        arrays = out / "arrays" if study.keep_dynamics else None
-        for keys in store.gangs():
-            known = [trials[key] for key in keys if key in trials]
-            if known and not all(_is_over(store, key) for key in keys):
-                data = _set_of(known[0], sets)
-                engine = _engine(backbone, data, known[0], _pretrained(store, backbone, data, known[0], watcher))
-                Gang(store, keys, data, engine, watcher.round_done, arrays, study.layer_similarity).run()
+        todo = [keys for keys in store.gangs() if any(key in trials and not _is_over(store, key) for key in keys)]
+        timed = [keys for keys in todo if any(trials[key].training.seconds for key in keys if key in trials)]
+        if workers > 1 and (shared := [keys for keys in todo if keys not in timed]):
+            for data in sets:
+                _ = data.pool.tokens, data.test.tokens  # made once, for all processes
+            run_side_by_side(study, out, shared, workers, watcher, _run_apart)
+            todo = timed
+        for keys in todo:
+            _run_gang(study, out, store, keys, backbone, sets, watcher)
         return read_results(store)
+
+
+def _run_gang(
+    study: Study,
+    out: Path,
+    store: Store,
+    keys: Sequence[str],
+    backbone: Backbone,
+    sets: Sequence[Prepared],
+    watcher: Hears,
+) -> None:
+    trial = Trial.model_validate_json(store.spec(keys[0]))
+    current = json.loads(store.meta("current") or "{}")
+    title = next(current[key]["dataset"] for key in keys if key in current)  # data are known by what they hold
+    trial = trial.model_copy(update={"dataset": title})
+    data = _set_of(trial, sets)
+    engine = _engine(backbone, data, trial, _pretrained(store, backbone, data, trial, watcher))
+    arrays = out / "arrays" if study.keep_dynamics else None
+    Gang(store, keys, data, engine, watcher.round_done, arrays, study.layer_similarity).run()
+
+
+@cache
+def _apart(study: str, out: Path) -> tuple[Study, Backbone, list[Prepared], Store]:
+    """What a process needs for its gangs, made once."""
+    known = Study.model_validate_json(study)
+    backbone = load_backbone(known.backbone)
+    return known, backbone, prepare(known, backbone, out / "cache"), Store(out / DATABASE)
+
+
+def _run_apart(study: Study, out: Path, keys: Sequence[str], watcher: Hears) -> None:
+    """Run a gang in a process that has nothing else to do."""
+    known, backbone, sets, store = _apart(study.model_dump_json(), out)
+    _run_gang(known, out, store, keys, backbone, sets, watcher)
 
 
 def _check_metric(study: Study, sets: Sequence[Prepared]) -> None:
@@ -181,17 +219,16 @@ def _engine(
 
 
 def _pretrained(
-    store: Store, backbone: Backbone, data: Prepared, trial: Trial, watcher: Watcher
+    store: Store, backbone: Backbone, data: Prepared, trial: Trial, watcher: Hears
 ) -> Mapping[str, torch.Tensor] | None:
     """What a trial's method begins from, made now or before; None where it begins anew."""
     if trial.tapt is None:
         return None
     method = make_one_method(trial.method)
     done = pretrain(backbone, data.pool, method, trial.tapt, lambda epoch, loss: watcher.pretrained(trial, epoch, loss))
-    kept = json.loads(store.meta("pretraining") or "{}")
     told = {"dataset": data.title, "method": trial.method.label, "objective": trial.tapt.objective}
-    kept[_kind_of_pretraining(trial)] = told | {"losses": done.losses, "seconds": done.seconds}
-    store.set_meta("pretraining", json.dumps(kept))
+    told |= {"losses": done.losses, "seconds": done.seconds}
+    store.merge_meta("pretraining", {_kind_of_pretraining(trial): told})
     return done.adapter
 
 

@@ -111,6 +111,13 @@ class Store:
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
             )
 
+    def merge_meta(self, name: str, values: Mapping[str, Any]) -> None:
+        """Add entries to a JSON object kept with the study."""
+        with self._guarded("written"), self._writing():
+            found = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+            merged = json.dumps({**(json.loads(found[0]) if found else {}), **values})
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, merged))
+
     def add_gang(self, trials: Mapping[str, str]) -> int:
         """Note trials (key -> canonical spec) that will advance together for good; returns the gang's number."""
         with self._guarded("written"), self._writing():
