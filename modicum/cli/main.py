@@ -214,6 +214,67 @@ def export(
 
 
 @app.command()
+def label(
+    data: Annotated[str, typer.Argument(help="A csv, tsv, jsonl or parquet file; helpdesk; or a project.")],
+    out: Annotated[Path | None, typer.Option(help="The project's folder; or what --export writes.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Names with commas between; the labels' own if absent.")] = None,
+    classes_file: Annotated[Path | None, typer.Option(help="A file with a class on each line.")] = None,
+    text: Text = None,
+    label: Label = None,
+    pair: Pair = None,
+    id: Id = None,
+    method: Annotated[str | None, typer.Option(help="See: modicum methods. [default: lora]")] = None,
+    strategy: Annotated[str | None, typer.Option(help="See: modicum strategies. [default: entropy]")] = None,
+    warm_strategy: Annotated[
+        str | None, typer.Option(help="Before there is a model: random, kmeans or typiclust. [default: typiclust]")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="minilm, a folder, or a hub name. [default: minilm]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every draw. [default: 0]")] = None,
+    users: Annotated[str | None, typer.Option(help="How many people, or their names; the first leads.")] = None,
+    per_item: Annotated[int | None, typer.Option(help="How many people label each item. [default: 1]")] = None,
+    blind: Annotated[bool | None, typer.Option("--blind/--no-blind", help="People see no labels but theirs.")] = None,
+    guidelines: Annotated[Path | None, typer.Option(help="A text file, shown beside the texts.")] = None,
+    suggest: Annotated[str | None, typer.Option(help="The model's suggestion: hidden, shown or after.")] = None,
+    audit: Annotated[
+        int | None, typer.Option(help="Random items to measure on. [default: 100, and no more than a fifth]")
+    ] = None,
+    retrain_every: Annotated[int | None, typer.Option(help="Train again after so many labels. [default: 25]")] = None,
+    host: Annotated[str, typer.Option(help="Other addresses than this machine's own need --users.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes one that is free.")] = 0,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    export: Annotated[
+        str | None,
+        typer.Option(help="Write labels to --out: jsonl, csv, parquet, datasets, spreadsheet; or a model."),
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="Write the project's report, to --out if given.")] = False,
+    replay: Annotated[
+        Path | None, typer.Option(help="Write a study of the project's labels to this folder or .toml file.")
+    ] = None,
+    skip_bad_rows: Skip = False,
+) -> None:
+    """Label texts on a page in the browser, chosen by a model that learns as you go."""
+    from modicum.cli import label as labelling
+
+    if export is not None or report or replay is not None:
+        labelling.use(Path(data), out, export, report, replay)
+        return
+    names = labelling.user_names(users)
+    settings = {"method": method, "strategy": strategy, "warm_strategy": warm_strategy, "backbone": backbone}
+    settings |= {"seed": seed, "per_item": per_item, "blind": blind, "suggest": suggest, "audit": audit}
+    folder = labelling.begin(
+        data,
+        out,
+        settings | {"retrain_every": retrain_every},
+        columns={"text": text, "label": label, "pair": pair, "id": id},
+        classes=classes,
+        classes_file=classes_file,
+        guidelines=guidelines,
+        skip_bad_rows=skip_bad_rows,
+    )
+    labelling.serve(folder, host, port, names, open_browser)
+
+
+@app.command()
 def methods(json: Json = False) -> None:
     """List the training methods."""
     from modicum.cli import info

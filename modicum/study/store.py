@@ -37,6 +37,19 @@ def journal() -> Literal["write-ahead", "rollback"]:
     return "write-ahead" if sqlite3.sqlite_version_info >= WAL_IS_SAFE else "rollback"
 
 
+def check_local(folder: Path) -> None:
+    """Refuse a folder on a network file system.
+
+    Raises:
+        StoreError: it is on one.
+    """
+    kind = _file_system(folder)
+    if kind in NETWORK:
+        raise StoreError(
+            f"a store must lie on a local disk: {folder} is on {kind}, where SQLite's locks cannot be trusted"
+        )
+
+
 class Store:
     """The events of a study's trials, by trial key."""
 
@@ -51,11 +64,7 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{path.parent} cannot hold a study store: {error}. Choose another folder") from error
-        kind = _file_system(path.parent)
-        if kind in NETWORK:
-            raise StoreError(
-                f"a store must lie on a local disk: {path.parent} is on {kind}, where SQLite's locks cannot be trusted"
-            )
+        check_local(path.parent)
         with self._guarded("opened as a study store", "Move it away, or choose another folder"), ExitStack() as undo:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
             undo.callback(self._db.close)

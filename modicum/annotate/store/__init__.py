@@ -1,0 +1,1 @@
+"""The memory of a labelling project: events, and what follows from them."""

@@ -1,0 +1,1 @@
+"""The pages: templates, one stylesheet, plain modules of JavaScript."""
