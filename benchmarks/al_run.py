@@ -181,9 +181,10 @@ def paired(contest: Contest, entries: dict[str, list[Entry]]) -> list[dict[str, 
             if not differences:
                 continue
             interval = mean_interval(differences)
+            limits = f"{interval.low:+.4f} to {interval.high:+.4f}" if interval.n > 1 else "–"
             rows.append(
                 {"Modicum minus": NAMES[system], "measure": name, "mean difference": f"{interval.mean:+.4f}"}
-                | {"95 % interval": f"{interval.low:+.4f} to {interval.high:+.4f}", "pairs": interval.n}
+                | {"95 % interval": limits, "pairs": interval.n}
                 | {"p (sign flips)": shown(sign_flip_test(differences))}
             )
     return rows
