@@ -5,7 +5,7 @@
 import: a project of so many rows, with its seconds and its peak memory (the aim: 60 s and 1 GB for a million).
 kills: a process that writes labels from eight threads is killed with SIGKILL, beside others that use the processor; no
 acknowledged label may be lost and none doubled, the database must be whole, and open again within 3 s.
-serve, annotators: see ``label_parts.py``.
+serve, annotators: see ``harness/labelling.py``.
 """
 
 from __future__ import annotations
@@ -191,14 +191,14 @@ def part_kills(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def part_serve(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Next items and labels at the server while a model is trained."""
-    from label_parts import serve
+    from harness.labelling import serve
 
     return dict(serve(options.items, options.seconds))
 
 
 def part_annotators(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Simulated annotators on one project."""
-    from label_parts import annotators
+    from harness.labelling import annotators
 
     return dict(annotators(options.people, options.minutes))
 
