@@ -80,7 +80,7 @@ def test_pairs_and_values() -> None:
         ({"method": "lorra"}, TEXTS, UnknownName, "did you mean 'lora'"),
         ({"method": {"name": "lora", "rank": 0}}, TEXTS, SpecError, "rank"),
         ({"training": {"epoch": 3}}, TEXTS, SpecError, "unknown setting 'epoch' .*did you mean 'epochs'"),
-        ({"method": {"rank": 3}}, TEXTS, SpecError, 'a table such as'),
+        ({"method": {"rank": 3}}, TEXTS, SpecError, "a table such as"),
         ({}, [("a", "b"), *TEXTS[1:]], SpecError, "all be pairs of two strings; these are mixed"),
         ({}, "one text", SpecError, "got one string: put it in a list"),
         ({}, TEXTS[:5], DataError, "5"),
