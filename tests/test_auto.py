@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from modicum import Classifier
+from modicum.analysis.metrics import macro_f1
 from modicum.auto.engine import Auto, AutoEngine, make_method, make_one_method, trained_method
 from modicum.auto.recipes import Effort, Recipe, Table, shipped_table
-from modicum.auto.search import DOUBT, choose, macro_f1
+from modicum.auto.search import DOUBT, choose
 from modicum.base.errors import SpecError
 from modicum.base.spec import Choice
 from modicum.base.training import FitJob, Training

@@ -29,7 +29,7 @@ def classification(truth: np.ndarray, proba: np.ndarray) -> dict[str, float]:
     predicted = proba.argmax(1)
     likelihood = np.clip(proba[np.arange(len(truth)), truth].astype(np.float64), 1e-12, 1.0)
     found = {
-        "macro_f1": float(metrics.f1_score(truth, predicted, average="macro", zero_division=0)),
+        "macro_f1": macro_f1(truth, predicted),
         "accuracy": float(metrics.accuracy_score(truth, predicted)),
         "matthews": float(metrics.matthews_corrcoef(truth, predicted)),
         "log_loss": float(-np.log(likelihood).mean()),
@@ -39,6 +39,11 @@ def classification(truth: np.ndarray, proba: np.ndarray) -> dict[str, float]:
     if proba.shape[1] == 2:
         found["f1"] = float(metrics.f1_score(truth, predicted, pos_label=1, zero_division=0))
     return found
+
+
+def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """The mean F1 of the classes in truth or predictions."""
+    return float(metrics.f1_score(truth, predicted, average="macro", zero_division=0))
 
 
 def calibration_error(truth: np.ndarray, proba: np.ndarray, bins: int = 15) -> float:

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from modicum.auto.recipes import Recipe, Table, shipped_table
+from modicum.auto.recipes import AUTO, Recipe, Table, shipped_table
 from modicum.auto.search import Chosen, choose
 from modicum.base.errors import SpecError
 from modicum.base.spec import Choice, Record, digest
-from modicum.base.training import FitJob, Training
+from modicum.base.training import FitJob, Training, distinct
 from modicum.base.types import Task
 from modicum.engine.backbone import Backbone
 from modicum.engine.cache import Corpus
-from modicum.engine.calibration import cooled, temperature
+from modicum.engine.calibration import calibrated
 from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted
 from modicum.methods import METHODS
 from modicum.methods.base import Method
 
-AUTO = "auto"
-
 
 class Auto(Record):
-    """Chooses method, objective and length by cross-validation within the labels, weighed against measured results.
+    """Chooses method, objective and length by cross-validation within the labels, weighed against the table's gains.
 
     minutes: the most that choosing and training may take; without, the number of labels says how far the search goes,
     and the choice is the same on every machine. table: which recipes there are, as a hash; part of a trial's identity.
@@ -97,7 +94,9 @@ class AutoEngine(Engine):
     ) -> None:
         self.auto, self.table = auto, _for_task(table or shipped_table(), task)
         first = self.table.recipes[0]
-        super().__init__(backbone, corpus, _method(first), first.over(training), task, outputs, test=test)
+        super().__init__(
+            backbone, corpus, make_one_method(first.method), first.over(training), task, outputs, test=test
+        )
         self.asked = training
         self.chosen: list[Chosen] = []
         self._engines: dict[str, Engine] = {}
@@ -105,19 +104,18 @@ class AutoEngine(Engine):
     def fit(self, jobs: Sequence[FitJob], on_fit: Callable[[int], None] | None = None) -> list[Fitted]:
         """Choose for each job, then train the jobs of one recipe side by side; results in the order of the jobs."""
         limit = None if self.auto.minutes is None else self.auto.minutes * 60 / max(1, len(jobs))
-        known: list[tuple[FitJob, Chosen]] = []
-        self.chosen = []
-        for job in jobs:
-            same = next((chosen for other, chosen in known if job.same_as(other)), None)
-            chosen = same or self._choose(job, limit)
-            known.append((job, chosen))
-            self.chosen.append(chosen)
+        different, which = distinct(jobs)
+        choices = [self._choose(job, limit) for job in different]
         found: dict[int, Fitted] = {}
-        for name in dict.fromkeys(chosen.recipe.name for chosen in self.chosen):
-            mine = [i for i, chosen in enumerate(self.chosen) if chosen.recipe.name == name]
-            trained = self._of(self.chosen[mine[0]].recipe).fit([jobs[i] for i in mine], on_fit)
+        for name in dict.fromkeys(chosen.recipe.name for chosen in choices):
+            mine = [i for i, chosen in enumerate(choices) if chosen.recipe.name == name]
+            trained = self._of(choices[mine[0]].recipe).fit([different[i] for i in mine], on_fit)
             found |= dict(zip(mine, trained, strict=True))
-        return [_finished(found[i], jobs[i], chosen) for i, chosen in enumerate(self.chosen)]
+        done = [
+            _finished(found[i], job, chosen) for i, (job, chosen) in enumerate(zip(different, choices, strict=True))
+        ]
+        self.chosen = [choices[i] for i in which]
+        return [done[i] for i in which]
 
     def _choose(self, job: FitJob, limit: float | None) -> Chosen:
         if self.task == "regression":
@@ -131,9 +129,10 @@ class AutoEngine(Engine):
 
     def _of(self, recipe: Recipe) -> Engine:
         if recipe.name not in self._engines:
-            given: dict[str, Any] = {"test": self.test}
-            parts = self.backbone, self.corpus, _method(recipe), recipe.over(self.asked), self.task, self.outputs
-            self._engines[recipe.name] = Engine(*parts, **given)
+            method, training = make_one_method(recipe.method), recipe.over(self.asked)
+            self._engines[recipe.name] = Engine(
+                self.backbone, self.corpus, method, training, self.task, self.outputs, test=self.test
+            )
         return self._engines[recipe.name]
 
 
@@ -143,13 +142,7 @@ def _finished(fitted: Fitted, job: FitJob, chosen: Chosen) -> Fitted:
     done = replace(fitted, recipe=chosen.recipe.name, seconds=fitted.seconds + spent)
     if chosen.said is None or fitted.temperature is not None or fitted.weights.prototypes > 1:
         return done
-    by = temperature(chosen.said, job.targets)
-    return replace(done, weights=cooled(fitted.weights, by), temperature=by)
-
-
-def _method(recipe: Recipe) -> Method:
-    made: Method = METHODS.create(recipe.method.name, **recipe.method.options)
-    return made
+    return calibrated(done, chosen.said, job.targets)
 
 
 def _for_task(table: Table, task: Task) -> Table:

@@ -1,4 +1,4 @@
-"""The recipes that ``auto`` chooses among, and how far it searches: read from a table of measured results."""
+"""The recipes that ``auto`` chooses among, and how far it searches: read from a table."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pydantic import Field, field_validator
 from modicum.base.spec import Choice, Record
 from modicum.base.training import Training
 
+AUTO = "auto"
+"""The method that chooses among the recipes."""
 SHIPPED = Path(__file__).parent / "recipes.toml"
 
 
@@ -30,7 +32,7 @@ class Recipe(Record):
     @field_validator("method", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Choice:
-        return Choice.of(value, "method")
+        return Choice.restored(value, "method")
 
     @field_validator("training")
     @classmethod
@@ -43,7 +45,7 @@ class Recipe(Record):
         return Training(**{**training.model_dump(), **self.training})
 
     def expected(self, per_class: float) -> float:
-        """The gain that was measured at so many labels per class."""
+        """The gain that the table holds at so many labels per class."""
         return next((gain for most, gain in self.gain if per_class <= most), self.gain[-1][1] if self.gain else 0.0)
 
 

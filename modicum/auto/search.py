@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.metrics import f1_score
 
+from modicum.analysis.metrics import macro_f1
 from modicum.auto.recipes import Recipe, Table
 from modicum.base.rng import stream
 from modicum.base.training import FitJob
@@ -84,11 +84,6 @@ def choose(job: FitJob, table: Table, cross_validate: CrossValidate, limit: floa
     reason = f"best of {len(seen)} by cross-validation on {labels} labels, weighed against other data"
     said = np.mean(best.said, axis=0)
     return Chosen(best.recipe, reason + (", as far as time went" if short else ""), tuple(every), said)
-
-
-def macro_f1(targets: np.ndarray, predicted: np.ndarray) -> float:
-    """Over the classes in either."""
-    return float(f1_score(targets, predicted, average="macro", zero_division=0))
 
 
 def _weigh(job: FitJob, every: Sequence[Tried]) -> None:

@@ -5,7 +5,7 @@ Events are plain JSON values, so that a log can be read with any tool and replay
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, StrictFloat, StrictInt, TypeAdapter, ValidationError
 
@@ -47,6 +47,7 @@ class Stopped(Record):
     reason: str
 
 
+T = TypeVar("T")
 Event = Asked | Told | Trained | Stopped
 _ANY: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
@@ -57,7 +58,16 @@ def parse_event(fields: dict[str, Any]) -> Event:
     Raises:
         SpecError: they describe none that this version knows.
     """
+    return read_event(_ANY, fields)
+
+
+def read_event(kinds: TypeAdapter[T], fields: dict[str, Any]) -> T:
+    """The event of one of these kinds that JSON values describe.
+
+    Raises:
+        SpecError: they describe none of them.
+    """
     try:
-        return _ANY.validate_python(fields)
+        return kinds.validate_python(fields)
     except ValidationError as error:
         raise SpecError(f"an event cannot be read: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None

@@ -64,12 +64,17 @@ class Choice(Record):
         if isinstance(value, str):
             return cls(name=value)
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
-            if set(value) == {"name", "options"} and isinstance(value["options"], Mapping):
-                return cls(name=value["name"], options=dict(value["options"]))
             return cls(name=value["name"], options={k: v for k, v in value.items() if k != "name"})
         raise SpecError(
             f'{where} is a name such as "lora" or a table such as {{name = "lora", rank = 4}}, got {value!r}'
         )
+
+    @classmethod
+    def restored(cls, value: Any, where: str) -> Choice:
+        """As ``of``, and also from what a record was written as: its own two fields."""
+        if isinstance(value, Mapping) and set(value) == {"name", "options"}:
+            return cls(**value)
+        return cls.of(value, where)
 
 
 def canonical_json(value: Any) -> str:

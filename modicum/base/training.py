@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -86,7 +86,7 @@ class Training(Record):
     @field_validator("objective", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Choice | None:
-        return None if value is None else Choice.of(value, "objective")
+        return None if value is None else Choice.restored(value, "objective")
 
     @field_validator("self_training", mode="before")
     @classmethod
@@ -181,3 +181,15 @@ class FitJob:
         alike = (self.weights is None) == (other.weights is None)
         alike = alike and (self.weights is None or np.array_equal(self.weights, other.weights))  # type: ignore[arg-type]
         return mine == theirs and alike and np.array_equal(self.targets, other.targets)
+
+
+def distinct(jobs: Sequence[FitJob]) -> tuple[list[FitJob], list[int]]:
+    """The jobs without repeats, and for each of the given ones its place among these."""
+    found: list[FitJob] = []
+    which = []
+    for job in jobs:
+        same = next((i for i, known in enumerate(found) if job.same_as(known)), len(found))
+        if same == len(found):
+            found.append(job)
+        which.append(same)
+    return found, which

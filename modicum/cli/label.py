@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -11,25 +10,20 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from modicum.annotate.model.queue import audit_items
-from modicum.annotate.model.worth import curve_point, is_worth
 from modicum.annotate.store import exchange
 from modicum.annotate.store.database import FILE
 from modicum.annotate.store.project import ProjectStore
-from modicum.annotate.store.records import ME, Settings
+from modicum.annotate.store.records import ME
+from modicum.auto.recipes import AUTO
 from modicum.base.errors import SpecError, UnknownName
-from modicum.base.files import atomic_write
 from modicum.base.registry import Registry
 from modicum.cli import console
 from modicum.data.shipped import shipped
 from modicum.methods import METHODS
 from modicum.strategies import STRATEGIES
 
-DEFAULTS = {"method": "lora", "strategy": "entropy", "warm_strategy": "typiclust"}
 MOST_AUDIT, AUDIT_SHARE = 100, 0.2
 """Audit items where nobody says how many: a fifth of the items, and no more than these."""
-QUALITY = ("macro_f1", "accuracy", "matthews", "log_loss", "f1")
-COSTS = ("parameters", "steps", "train_loss", "fit_seconds", "score_seconds", "peak_memory_mb")
 NEEDED = ("fastapi", "uvicorn", "argon2", "h11")
 MODEL = "model"
 """A format of ``--export`` beside those of data: a checkpoint."""
@@ -63,7 +57,7 @@ def begin(
     if known is not None:  # its labels are all known: it is there to be tried out
         named = named or _classes_in(known[0])
         data, columns = str(known[0]), {**columns, "label": ""}
-    made = {**DEFAULTS, **given} | ({"classes": named} if named else {})
+    made = given | ({"classes": named} if named else {})
     began = time.perf_counter()
     store = exchange.create_project(folder, data, made, columns=columns, now=time.time(), skip_bad_rows=skip_bad_rows)
     with closing(store):
@@ -113,127 +107,23 @@ def export(folder: Path, format: str, out: Path | None) -> None:
 
 def report(folder: Path, out: Path | None) -> None:
     """Write the report of a project's models."""
-    from modicum.report import ReportSource, write_report
+    from modicum.annotate.outcome import report_source
+    from modicum.report import write_report
 
     with closing(_open(folder)) as store:
-        rows, settings, models = _rows(store), store.settings, store.models()
-        if not any("macro_f1" in row for row in rows):
-            raise SpecError(
-                f"{folder} has {len(models)} trained models, and none was measured: a report needs one that was trained"
-                f" after audit items were labelled (the project has {settings.audit} of them)"
-            )
-        manifest = {"settings": json.loads(settings.canonical())}
-        source = ReportSource(settings.title or "Labelling", "macro_f1", rows, manifest, _notes(store))
+        source = report_source(store)
     console.say(f"Report: {write_report(source, out or folder / 'report')}")
 
 
-def _rows(store: ProjectStore) -> list[dict[str, Any]]:
-    """A row for each model, as ``modicum.report`` wants them."""
-    settings, models = store.settings, store.models()
-    last = models[-1].record if models else {}
-    identity: dict[str, Any] = {"trial": "project", "dataset": settings.title or "items", "seed": settings.seed}
-    identity |= {"method": last.get("method", settings.method.label), "backbone": settings.backbone}
-    identity |= {"strategy": last.get("strategy", settings.strategy.label)}
-    return [
-        identity
-        | {"round": row.model - 1, "labels": row.labels}
-        | {name: row.record[name] for name in (*QUALITY, *COSTS) if name in row.record}
-        for row in models
-    ]
-
-
-def _notes(store: ProjectStore) -> list[str]:
-    """What a reader must know of a project's numbers."""
-    progress, models = store.progress(), store.models()
-    every = [curve_point(row.model, row.labels, row.record) for row in models]
-    points = [point for point in every if point is not None]
-    low, high = points[-1]["low"], points[-1]["high"]
-    return [
-        f"{progress.labelled:,} of {progress.items:,} items have a label, {progress.skipped:,} were skipped and"
-        f" {progress.unresolved:,} are not agreed on.",
-        f"Quality is on random audit items, {points[-1]['items']} by the last model; no model was trained on them. Its"
-        f" accuracy of {points[-1]['value']:.3f} has 95 % limits of {low:.3f} and {high:.3f}.",
-        "Labels for training were chosen by a model, so their classes are no sample of the data's.",
-        is_worth(points, [row.record["kappa"] for row in models if "kappa" in row.record]).text,
-    ]
-
-
 def replay(folder: Path, out: Path) -> None:
-    """Write a study of the project's labels: a TOML file and its data, for ``modicum study``.
+    """Write a study of the project's labels, for ``modicum study``."""
+    from modicum.annotate.outcome import write_study
 
-    It asks for labels as the project did, first ones and batches, with the project's method and strategy and with
-    random picks beside it, and is measured on the audit items.
-    """
     target = out if out.suffix == ".toml" else out / "study.toml"
     with closing(_open(folder)) as store:
-        settings, models = store.settings, store.models()
-        labels = {row.item: row.label for row in store.resolved() if row.label is not None}
-        audit = set(audit_items(store.count(), settings.audit, settings.seed).tolist())
-        train, test = ([i for i in labels if (i in audit) == held] for held in (False, True))
-        if len(set(labels[i] for i in train)) < 2 or len(train) < 8:
-            raise SpecError(f"a study needs 8 labels of two classes or more, and {folder} has {len(train)}: label more")
-        if len(test) < 2:
-            train, test = sorted(train + test), []
-        for name, items in (("train", train), ("test", test)):
-            if items:
-                given = [settings.classes[labels[i]] for i in items]
-                _write_items(store, items, given, target.with_name(f"{name}.jsonl"))
-        paired = store.texts(train[:1])[1] is not None
-    first = models[0].labels if models else settings.retrain_every
-    drawn = len(train) if test else int(0.7 * len(train))
-    pace = {"warm_start": max(2, min(first, drawn // 2)), "batch": settings.retrain_every, "budget": drawn}
-    with atomic_write(target) as file:
-        file.write(_study(settings, pace, bool(test), paired))
-    console.say(f"Study of {len(train)} labels{f', tested on {len(test)} audit items' if test else ''}: {target}")
+        trained, tested = write_study(store, target)
+    console.say(f"Study of {trained} labels{f', tested on {tested} audit items' if tested else ''}: {target}")
     console.say(f"Run it: modicum study {target} --out {target.parent / 'results'}")
-
-
-def _write_items(store: ProjectStore, items: Sequence[int], labels: Sequence[str], path: Path) -> None:
-    texts, pairs = store.texts(items)
-    with atomic_write(path) as file:
-        for i, (id, label) in enumerate(zip(store.ids(items), labels, strict=True)):
-            row = {"id": id, "text": texts[i]} | ({"pair": pairs[i]} if pairs else {}) | {"label": label}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _study(settings: Settings, pace: Mapping[str, int], tested: bool, paired: bool) -> str:
-    """The study's file."""
-    strategies: list[Any] = [settings.strategy.model_dump()]
-    if settings.strategy.name != "random":
-        strategies.append("random")
-    data = {"train": "train.jsonl"} | ({"test": "test.jsonl"} if tested else {}) | {"name": settings.title or "labels"}
-    data |= {"text": "text", "label": "label", "id": "id"} | ({"pair": "pair"} if paired else {})
-    lines = [
-        f"title = {_toml(settings.title + ', labelled again')}",
-        f"methods = {_toml([_plain(settings.method.model_dump(), 'method')])}",
-        f"strategies = {_toml([_plain(one, 'strategy') for one in strategies])}",
-        "seeds = 3",
-        "\n[[data]]",
-        *(f"{name} = {_toml(value)}" for name, value in data.items()),
-        f"classes = {_toml(list(settings.classes))}",
-        "\n[backbone]",
-        f"name = {_toml(settings.backbone)}",
-        "\n[loop]",
-        *(f"{name} = {value}" for name, value in pace.items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _plain(choice: Any, kind: str) -> Any:
-    """A choice as a study names it."""
-    if isinstance(choice, str) or choice["options"]:
-        return choice if isinstance(choice, str) else {"name": choice["name"], **choice["options"]}
-    known = (METHODS if kind == "method" else STRATEGIES).targets
-    return DEFAULTS[kind] if choice["name"] == "auto" and "auto" not in known else choice["name"]
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML writes it."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_toml(name)} = {_toml(item)}" for name, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------
@@ -281,12 +171,12 @@ def _change(store: ProjectStore, settings: dict[str, Any]) -> None:
 
 def _check_plugins(given: Mapping[str, Any]) -> None:
     """Wrong names are told at once, not by the trainer later."""
-    kinds: dict[str, Registry] = {"method": METHODS, "strategy": STRATEGIES, "warm_strategy": STRATEGIES}
-    for setting, registry in kinds.items():
-        name = given.get(setting, "auto")
-        known = registry.targets
-        if name != "auto" and name not in known and name.partition(":")[0] + ":" not in known:
-            raise UnknownName(setting.replace("_", " "), name, registry.names())
+    kinds: dict[str, tuple[Registry, tuple[str, ...]]]
+    kinds = {"method": (METHODS, (AUTO,)), "strategy": (STRATEGIES, ()), "warm_strategy": (STRATEGIES, ())}
+    for setting, (registry, more) in kinds.items():
+        name, known = given.get(setting), {*registry.targets, *more}
+        if name is not None and name not in known and name.partition(":")[0] + ":" not in known:
+            raise UnknownName(setting.replace("_", " "), name, (*more, *registry.names()))
     warm = given.get("warm_strategy")
     if warm is not None and STRATEGIES.create(warm).needs - {"frozen_embedding"}:
         raise SpecError(f"--warm-strategy {warm} needs a trained model: use random, kmeans or typiclust")

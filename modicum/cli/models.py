@@ -187,7 +187,8 @@ def _told(model: Classifier) -> list[str]:
         for tried in model.chosen_.tried
         if tried.scores
     ]
-    return ["Tried:", *lines][: len(lines) + bool(lines)] + [f"Chose {model.recipe_}: {model.chosen_.reason}."]
+    tried = ["Tried:", *lines] if lines else []
+    return [*tried, f"Chose {model.recipe_}: {model.chosen_.reason}."]
 
 
 def _subset(dataset: Dataset, labels_at: int | None, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 
 from modicum.base.errors import SpecError
 from modicum.engine.bank import Weights
+from modicum.engine.fit import Fitted
 
 RANGE = (-3.0, 3.0)
 """Logarithms of the temperatures that are looked at."""
@@ -23,6 +24,12 @@ def temperature(proba: np.ndarray, targets: np.ndarray) -> float:
         return float(-log_softmax(logits / np.exp(log_t), axis=1)[np.arange(len(targets)), targets].mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=RANGE, method="bounded").x))
+
+
+def calibrated(fitted: Fitted, proba: np.ndarray, targets: np.ndarray) -> Fitted:
+    """The run at the temperature that suits (n, classes) probabilities of labels that its like did not see."""
+    by = temperature(proba, targets)
+    return replace(fitted, weights=cooled(fitted.weights, by), temperature=by)
 
 
 def cooled(weights: Weights, by: float) -> Weights:

@@ -15,14 +15,14 @@ from modicum.analysis.dynamics import forgetting_events
 from modicum.analysis.metrics import MAIN_METRIC, evaluate
 from modicum.base.errors import SpecError
 from modicum.base.rng import stream
-from modicum.base.training import FitJob, Training
+from modicum.base.training import FitJob, Training, distinct
 from modicum.base.types import BEFORE_TRAINING, ExampleId, Signal, Task
 from modicum.data.dataset import Dataset
 from modicum.engine import heads
 from modicum.engine.backbone import Backbone
 from modicum.engine.bank import Bank, Weights
 from modicum.engine.cache import Corpus
-from modicum.engine.calibration import cooled, temperature
+from modicum.engine.calibration import calibrated
 from modicum.engine.fit import Dynamics, Fitted, Judge, Run, Trainer
 from modicum.engine.folds import out_of_fold, part
 from modicum.engine.objectives import objective_of
@@ -77,16 +77,10 @@ class Engine:
         """
         if not jobs:
             return []
-        distinct: list[FitJob] = []
-        which = []
-        for job in jobs:
-            same = next((i for i, known in enumerate(distinct) if job.same_as(known)), len(distinct))
-            if same == len(distinct):
-                distinct.append(job)
-            which.append(same)
-        done = self._in_banks(distinct, on_fit)
+        different, which = distinct(jobs)
+        done = self._in_banks(different, on_fit)
         if self.training.calibrate:
-            done = self._calibrated(distinct, done)
+            done = self._calibrated(different, done)
         return [done[i] for i in which]
 
     def _in_banks(self, jobs: Sequence[FitJob], on_fit: Callable[[int], None] | None = None) -> list[Fitted]:
@@ -110,12 +104,10 @@ class Engine:
         """The same models with temperatures that suit what cross-validation says of their labels."""
         self._needs_classes("calibrate")
         said, spent = self.out_of_fold(jobs, self.training.calibrate)
-        found = []
-        for job, fitted, proba, seconds in zip(jobs, done, said, spent, strict=True):
-            by = temperature(proba, job.targets)
-            warm = cooled(fitted.weights, by)
-            found.append(replace(fitted, weights=warm, temperature=by, seconds=fitted.seconds + seconds))
-        return found
+        return [
+            replace(calibrated(fitted, proba, job.targets), seconds=fitted.seconds + seconds)
+            for job, fitted, proba, seconds in zip(jobs, done, said, spent, strict=True)
+        ]
 
     def _fit_bank(self, jobs: Sequence[FitJob]) -> list[Fitted]:
         fitted, often = self._train(jobs), self.training.drop_forgotten

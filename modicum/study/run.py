@@ -6,7 +6,6 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +29,7 @@ from modicum.study.gang import Gang
 from modicum.study.prepare import Prepared, load_backbone, make_trials, prepare
 from modicum.study.spec import Study, Trial
 from modicum.study.store import Store
-from modicum.study.workers import Hears, run_side_by_side
+from modicum.study.workers import Hears, RunGang, run_side_by_side
 
 DATABASE = "study.sqlite"
 SHARED = {"dataset", "method", "tapt", "loop", "training"}
@@ -105,44 +104,44 @@ def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | No
         if workers > 1 and (shared := [keys for keys in todo if keys not in timed]):
             for data in sets:
                 _ = data.pool.tokens, data.test.tokens  # made once, for all processes
-            run_side_by_side(study, out, shared, workers, watcher, _run_apart)
+            run_side_by_side(study, out, [_named(keys, trials) for keys in shared], workers, watcher, _apart)
             todo = timed
+        work = _Work(study, out, store, backbone, sets, watcher)
         for keys in todo:
-            _run_gang(study, out, store, keys, backbone, sets, watcher)
+            work.run(*_named(keys, trials))
         return read_results(store)
 
 
-def _run_gang(
-    study: Study,
-    out: Path,
-    store: Store,
-    keys: Sequence[str],
-    backbone: Backbone,
-    sets: Sequence[Prepared],
-    watcher: Hears,
-) -> None:
-    trial = Trial.model_validate_json(store.spec(keys[0]))
-    current = json.loads(store.meta("current") or "{}")
-    title = next(current[key]["dataset"] for key in keys if key in current)  # data are known by what they hold
-    trial = trial.model_copy(update={"dataset": title})
-    data = _set_of(trial, sets)
-    engine = _engine(backbone, data, trial, _pretrained(store, backbone, data, trial, watcher))
-    arrays = out / "arrays" if study.keep_dynamics else None
-    Gang(store, keys, data, engine, watcher.round_done, arrays, study.layer_similarity).run()
+def _named(keys: Sequence[str], trials: Mapping[str, Trial]) -> tuple[Trial, Sequence[str]]:
+    """A gang: one of its trials, under this study's name of the data, and the keys of all."""
+    return next(trials[key] for key in keys if key in trials), keys
 
 
-@cache
-def _apart(study: str, out: Path) -> tuple[Study, Backbone, list[Prepared], Store]:
-    """What a process needs for its gangs, made once."""
-    known = Study.model_validate_json(study)
-    backbone = load_backbone(known.backbone)
-    return known, backbone, prepare(known, backbone, out / "cache"), Store(out / DATABASE)
+@dataclass(frozen=True)
+class _Work:
+    """What a process needs to run a study's gangs."""
+
+    study: Study
+    out: Path
+    store: Store
+    backbone: Backbone
+    sets: Sequence[Prepared]
+    watcher: Hears
+
+    def run(self, trial: Trial, keys: Sequence[str]) -> None:
+        """Advance the trials of a gang, of which ``trial`` is one, until all have stopped."""
+        data = _set_of(trial, self.sets)
+        start = _pretrained(self.store, self.backbone, data, trial, self.watcher)
+        arrays = self.out / "arrays" if self.study.keep_dynamics else None
+        engine = _engine(self.backbone, data, trial, start)
+        Gang(self.store, keys, data, engine, self.watcher.round_done, arrays, self.study.layer_similarity).run()
 
 
-def _run_apart(study: Study, out: Path, keys: Sequence[str], watcher: Hears) -> None:
-    """Run a gang in a process that has nothing else to do."""
-    known, backbone, sets, store = _apart(study.model_dump_json(), out)
-    _run_gang(known, out, store, keys, backbone, sets, watcher)
+def _apart(study: Study, out: Path, watcher: Hears) -> RunGang:
+    """What runs gangs in a process that has nothing else to do."""
+    backbone = load_backbone(study.backbone)
+    sets = prepare(study, backbone, out / "cache")
+    return _Work(study, out, Store(out / DATABASE), backbone, sets, watcher).run
 
 
 def _check_metric(study: Study, sets: Sequence[Prepared]) -> None:

@@ -24,8 +24,8 @@ from modicum.study.spec import Study, Trial
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-RunGang = Callable[[Study, Path, Sequence[str], Any], None]
-"""(study, its folder, the gang's keys, a watcher) in a process that has done nothing else."""
+RunGang = Callable[[Trial, Sequence[str]], None]
+"""Runs a gang: one of its trials, and the keys of all."""
 
 
 class Hears(Protocol):
@@ -34,6 +34,10 @@ class Hears(Protocol):
     def pretrained(self, trial: Trial, epoch: int, loss: float) -> None: ...
 
     def round_done(self, trial: Trial, record: Mapping[str, Any]) -> None: ...
+
+
+Prepare = Callable[[Study, Path, Hears], RunGang]
+"""(study, its folder, a watcher) -> what runs its gangs, made once in each process."""
 
 
 class _Sender:
@@ -50,7 +54,12 @@ class _Sender:
 
 
 def run_side_by_side(
-    study: Study, out: Path, gangs: Sequence[Sequence[str]], workers: int, watcher: Hears, run_gang: RunGang
+    study: Study,
+    out: Path,
+    gangs: Sequence[tuple[Trial, Sequence[str]]],
+    workers: int,
+    watcher: Hears,
+    prepare: Prepare,
 ) -> None:
     """Run all gangs, so many at a time. The watcher is told here, in this process.
 
@@ -60,14 +69,14 @@ def run_side_by_side(
     context = multiprocessing.get_context("spawn")
     jobs, news = context.Queue(), context.Queue()
     for gang in gangs:
-        jobs.put(list(gang))
+        jobs.put(gang)
     workers = min(workers, len(gangs))
     for _ in range(workers):
         jobs.put(None)
     threads = max(1, torch.get_num_threads() // workers)
     with _threads(threads):
         made = [
-            context.Process(target=_work, args=(study, out, jobs, news, run_gang), daemon=True) for _ in range(workers)
+            context.Process(target=_work, args=(study, out, jobs, news, prepare), daemon=True) for _ in range(workers)
         ]
         for process in made:
             process.start()
@@ -115,13 +124,14 @@ def _threads(count: int) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _work(study: Study, out: Path, jobs: Any, news: Any, run_gang: RunGang) -> None:
+def _work(study: Study, out: Path, jobs: Any, news: Any, prepare: Prepare) -> None:
     """A process's whole life: gangs until there are none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it, and ends this one
     Thread(target=_end_with_parent, daemon=True).start()
     try:
+        run = prepare(study, out, _Sender(news))
         while (gang := jobs.get()) is not None:
-            run_gang(study, out, gang, _Sender(news))
+            run(*gang)
         news.put(("finished",))
     except ModicumError as error:
         news.put(("failed", str(error)))

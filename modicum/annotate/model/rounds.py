@@ -11,9 +11,7 @@ import numpy as np
 from modicum.annotate.model.queue import audit_items
 from modicum.annotate.store.project import ProjectStore
 from modicum.annotate.store.records import Settings
-from modicum.base.registry import Registry
 from modicum.base.rng import stream
-from modicum.base.spec import Choice
 from modicum.strategies import STRATEGIES
 from modicum.strategies.base import Strategy, View
 from modicum.study.gang import STOP_SAMPLE
@@ -32,8 +30,6 @@ HEAD = 500
 UNKNOWN = -1
 TRIES = 10
 """How often labels are read anew where others came in meanwhile, so that ``seq`` says exactly what was seen."""
-DEFAULTS = {"method": "lora", "strategy": "entropy"}
-"""What ``auto`` stands for where no plug-in of that name says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ class Plan:
 def make_plan(known: Known, round_: int) -> Plan:
     """Decide what to look at: all of a pool, or of a large one a random part."""
     settings, seed, free, trainable = known.settings, known.settings.seed, known.free, known.trainable
-    chosen = known_choice(settings.strategy, STRATEGIES)
+    chosen = settings.strategy
     strategy = make_strategy(chosen, "classification")
     size = min(len(free), max(HEAD, 10 * settings.retrain_every))
     if not strategy.needs and size:  # nothing to know of candidates: those that are chosen are all to look at
@@ -132,13 +128,6 @@ def too_few(labels: np.ndarray, classes: Sequence[str]) -> str | None:
         return None
     so_far = f"so far all {len(labels)} are {classes[found[0]]!r}" if len(found) else "there is none so far"
     return f"training needs labels of two classes beside the audit items, and {so_far}"
-
-
-def known_choice(choice: Choice, registry: Registry) -> Choice:
-    """A plug-in's choice, with what ``auto`` stands for."""
-    if choice.name == "auto" and "auto" not in registry.names():
-        return Choice(name=DEFAULTS[registry.kind], options=choice.options)
-    return choice
 
 
 def drawn(items: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

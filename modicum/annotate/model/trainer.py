@@ -40,7 +40,6 @@ from modicum.annotate.model.rounds import (
     Known,
     Plan,
     drawn,
-    known_choice,
     make_plan,
     read_known,
     too_few,
@@ -48,6 +47,7 @@ from modicum.annotate.model.rounds import (
 from modicum.annotate.store.project import ProjectStore
 from modicum.annotate.store.records import Settings
 from modicum.api.classifier import Classifier
+from modicum.auto.recipes import AUTO
 from modicum.base.errors import ModicumError, SpecError
 from modicum.base.files import atomic_write
 from modicum.base.rng import stream
@@ -58,12 +58,12 @@ from modicum.engine.backbone import Backbone
 from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted
-from modicum.methods import METHODS
-from modicum.strategies import STRATEGIES
 from modicum.strategies.base import View
 from modicum.study.gang import peak_memory_mb
 from modicum.study.prepare import make_warm
 
+LOOP_MINUTES = 0.5
+"""What ``auto`` may take for a model between labels; the one to take home has no limit."""
 KEPT = 3
 """Models whose files are kept."""
 SUGGESTION = np.dtype([("label", "<i2"), ("confidence", "<f2")])
@@ -120,7 +120,7 @@ class Trainer:
             plan = make_plan(known, model - 1)
             corpus, rows = self._corpus(store, known, plan.texts, LARGE)
         job = self._job(known, corpus, rows[np.searchsorted(plan.texts, known.trainable)], plan.round)
-        engine, classifier, fitted = self._fit(known.settings, corpus, job)
+        engine, classifier, fitted = self._fit(known.settings, corpus, job, LOOP_MINUTES)
         scoring = time.perf_counter()
         proba, picks = self._look(engine, fitted, known, plan, rows)
         record = self._measured(known, plan, proba, model) | {
@@ -139,14 +139,19 @@ class Trainer:
         suggestions["label"][plan.looked], suggestions["confidence"][plan.looked] = proba.argmax(1), proba.max(1)
         self._write(model, classifier, suggestions, picks)
         plain = {k: v for k, v in record.items() if not isinstance(v, float) or math.isfinite(v)}
-        plain |= {"method": known_choice(known.settings.method, METHODS).label}
-        plain |= {"strategy": known_choice(known.settings.strategy, STRATEGIES).label}
+        plain |= {"method": known.settings.method.label, "strategy": known.settings.strategy.label}
+        plain |= {"chosen": fitted.recipe} if fitted.recipe else {}
         self.say("trained", model=model, labels=len(job.ids), record=plain)
 
-    def _fit(self, settings: Settings, corpus: Corpus, job: FitJob) -> tuple[Engine, Classifier, Fitted]:
-        method = known_choice(settings.method, METHODS)
+    def _fit(
+        self, settings: Settings, corpus: Corpus, job: FitJob, minutes: float | None = None
+    ) -> tuple[Engine, Classifier, Fitted]:
+        """minutes: how long ``auto`` may look for the best way to train, where the settings do not say."""
+        options = settings.method.options
+        if settings.method.name == AUTO and minutes is not None:
+            options = {"minutes": minutes, **options}
         backbone = settings.backbone if self.backbone is None else self.backbone
-        classifier = Classifier(backbone, {"name": method.name, **method.options}, seed=settings.seed)
+        classifier = Classifier(backbone, {"name": settings.method.name, **options}, seed=settings.seed)
         engine = classifier.engine(corpus.dataset, "classification", len(settings.classes))
         engine.corpus = corpus  # it has the tokens of trainings before
         fitted = engine.fit([job])[0]

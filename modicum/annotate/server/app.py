@@ -150,8 +150,8 @@ def make_queue(store: ProjectStore) -> Queue:
     settings, n = store.settings, store.count()
     audit = audit_items(n, settings.audit, settings.seed)
     queue = Queue(n, per_item=settings.per_item, audit=audit, audit_share=settings.audit_share, seed=settings.seed)
-    decided = [one.item for one in store.resolved() if one.how in ("imported", "adjudicated")]
-    queue.restore(((one.item, one.user) for one in store.answers() if one.user != MODICUM and one.answered), decided)
+    answers = ((one.item, one.user) for one in store.answers() if one.user != MODICUM and one.answered)
+    queue.restore(answers, store.decided())
     return queue
 
 

@@ -97,10 +97,7 @@ async def import_labels(
             await run_in_threadpool(check_upload, path, kind)
             client, now = f"import {uuid.uuid4()}", desk.clock()
             found = await run_in_threadpool(lambda: exchange.import_labels(desk.store, path, client=client, now=now))
-    decided = await run_in_threadpool(
-        lambda: [one.item for one in desk.store.resolved() if one.how in ("imported", "adjudicated")]
-    )
-    for place, item in enumerate(decided, 1):
+    for place, item in enumerate(await run_in_threadpool(desk.store.decided), 1):
         desk.queue.decide(item)
         if place % 1_000 == 0:
             await asyncio.sleep(0)  # others' requests in between

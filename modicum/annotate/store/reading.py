@@ -164,6 +164,11 @@ class Reading(Database):
         """(item, label or None, how) of each answered item, by item, whether or not more answers are to come."""
         return (Resolved(verdict.item, verdict.label, verdict.how) for verdict in self.verdicts())
 
+    def decided(self) -> list[int]:
+        """Items whose label no further answer changes: imported ones, and those that a lead decided; in order."""
+        found = self._read("SELECT item FROM verdicts WHERE how IN ('adjudicated', 'imported') ORDER BY item")
+        return [item for (item,) in found]
+
     def done_items(self) -> np.ndarray:
         """(n,) bool: the items that have ``per_item`` answers, a decision or an imported label."""
         done = np.zeros(self.count(), bool)

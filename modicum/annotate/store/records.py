@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 
-from modicum.base.errors import SpecError
-from modicum.base.events import Asked, Stopped, Trained
+from modicum.base.events import Asked, Stopped, Trained, read_event
 from modicum.base.spec import Choice, Record
 from modicum.data.labels import class_names
 
@@ -41,8 +40,8 @@ class Settings(Record):
     text_direction: Literal["auto", "ltr", "rtl"] = "auto"
     guidelines: str = ""
     method: Choice = Choice(name="auto")
-    strategy: Choice = Choice(name="auto")
-    warm_strategy: str = "random"
+    strategy: Choice = Choice(name="entropy")
+    warm_strategy: str = "typiclust"
     backbone: str = "minilm"
     seed: Count = 0
     retrain_every: int = Field(default=25, ge=1)
@@ -56,7 +55,7 @@ class Settings(Record):
     @field_validator("method", "strategy", mode="before")
     @classmethod
     def _choice(cls, value: Any, info: ValidationInfo) -> Choice:
-        return Choice.of(value, str(info.field_name))
+        return Choice.restored(value, str(info.field_name))
 
     @field_validator("classes")
     @classmethod
@@ -163,7 +162,4 @@ def parse_project_event(fields: dict[str, Any]) -> ProjectEvent:
     Raises:
         SpecError: they describe none that this version knows.
     """
-    try:
-        return _ANY.validate_python(fields)
-    except ValidationError as error:
-        raise SpecError(f"an event cannot be read: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    return read_event(_ANY, fields)
