@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 from toy_label import (
+    HOST,
     PASSWORD,
     WRITES,
     Clock,
@@ -153,6 +154,22 @@ def test_session_fixation(app: FastAPI) -> None:
     attacker = browser(app)
     attacker.cookies.set("modicum", planted)
     assert attacker.get("/api/next").status_code == 401  # what was planted has ended
+
+
+def test_projects_on_two_ports_of_a_host_have_sessions_of_their_own(tmp_path: Path) -> None:
+    visitors, stores = [], []
+    for port in (8001, 8002):  # browsers keep cookies by host, whatever the port
+        stores.append(project(tmp_path / str(port)))
+        host = f"{HOST}:{port}"
+        visitor = TestClient(app_of(stores[-1], hosts=[host]), f"http://{host}", follow_redirects=False)
+        visitor.headers.update({"Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"})
+        visitors.append(sign_in(visitor))
+    visitors[0].cookies.update(visitors[1].cookies)
+    visitors[1].cookies.update(visitors[0].cookies)
+    assert [visitor.get("/api/next").status_code for visitor in visitors] == [200, 200]
+    assert [len(visitor.cookies) for visitor in visitors] == [2, 2]
+    for store in stores:
+        store.close()
 
 
 def test_logout_ends_the_session(app: FastAPI, lead: TestClient) -> None:

@@ -30,7 +30,9 @@ def the_views(request: Request) -> Views:
 async def person(
     request: Request,
     _bearer: Annotated[Any, Depends(HTTPBearer(auto_error=False))],
-    _cookie: Annotated[Any, Depends(APIKeyCookie(name=COOKIE, auto_error=False))],
+    _cookie: Annotated[
+        Any, Depends(APIKeyCookie(name=COOKIE, description="with -PORT where the address has one", auto_error=False))
+    ],
 ) -> User:
     """Whose request this is. With a token, the cookie is not looked at."""
     auth = the_desk(request).accounts

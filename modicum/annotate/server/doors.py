@@ -15,7 +15,7 @@ from modicum.annotate.server.asking import the_desk, the_views
 from modicum.annotate.server.auth import Denied
 from modicum.annotate.server.manage import hashing, let_in
 from modicum.annotate.server.security import Refused, problem
-from modicum.annotate.server.views import COOKIE
+from modicum.annotate.server.views import cookie_name
 from modicum.annotate.store.project import Conflict
 from modicum.annotate.web import pages
 from modicum.base.errors import ModicumError, StoreError
@@ -68,7 +68,7 @@ def _login_page(request: Request, error: str = "", name: str = "", status: int =
 
 async def _end_session(request: Request) -> None:
     """A session that a browser brings to its login ends, so that nobody goes on in one that another planted."""
-    token = request.cookies.get(COOKIE)
+    token = request.cookies.get(cookie_name(request))
     if token:
         await run_in_threadpool(the_desk(request).accounts.logout, token)
 
@@ -117,5 +117,5 @@ async def logout(request: Request) -> Response:
     """Go."""
     await _end_session(request)
     response = RedirectResponse("/login", 303)
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    response.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="strict")
     return response

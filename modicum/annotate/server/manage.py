@@ -19,7 +19,7 @@ from modicum.annotate.server.asking import Lead, Me, TheDesk, TheViews, the_desk
 from modicum.annotate.server.bodies import ERRORS, NewUser, PasswordBody, SettingsBody, UserChange
 from modicum.annotate.server.desk import Desk
 from modicum.annotate.server.security import Refused, check_upload
-from modicum.annotate.server.views import COOKIE
+from modicum.annotate.server.views import cookie_name
 from modicum.annotate.store import exchange
 from modicum.annotate.store.project import User as Account
 from modicum.annotate.store.records import MODICUM
@@ -35,7 +35,8 @@ manage = APIRouter(prefix="/api", responses=ERRORS)
 def let_in(request: Request, response: Response, token: str) -> Response:
     """Give the browser a session's cookie."""
     secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
-    response.set_cookie(COOKIE, token, max_age=MONTH, path="/", secure=secure, httponly=True, samesite="strict")
+    name = cookie_name(request)
+    response.set_cookie(name, token, max_age=MONTH, path="/", secure=secure, httponly=True, samesite="strict")
     return response
 
 

@@ -22,11 +22,17 @@ from modicum.annotate.store.records import MODICUM, Settings
 from modicum.base.rng import stream
 
 COOKIE = "modicum"
+"""A session's cookie, with the port: browsers keep cookies by host alone, and two projects may be open in one."""
 PAGE = 50
 MOST_PAIRS = 50
 """Pairs of annotators whose agreement is told."""
 NO_MODEL = {"phase": "waiting", "model": None, "labels": 0, "new": 0, "message": "", "worth": "unknown", "advice": ""}
 NO_AGREEMENT: dict[str, Any] = {"items": 0, "fleiss": None, "krippendorff": None, "cohen": []}
+
+
+def cookie_name(request: Request) -> str:
+    """``modicum-8000``, or ``modicum`` where the address names no port."""
+    return f"{COOKIE}-{request.url.port}" if request.url.port else COOKIE
 
 
 class Views:
@@ -52,7 +58,7 @@ class Views:
 
     async def user(self, request: Request) -> User | None:
         """Whose page this is, by its cookie."""
-        token = request.cookies.get(COOKIE)
+        token = request.cookies.get(cookie_name(request))
         return await run_in_threadpool(self.desk.accounts.who, token, "page") if token else None
 
     async def people(self, user: User) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -16,6 +17,10 @@ COUNTED = 10_000
 """A search counts its results as far as this."""
 STATES = ("open", "labelled", "skipped", "tie", "split")
 WORD = re.compile(r"[^\W_]+(?:[^\w\s]*[^\W_]+)*")
+UNSPACED = re.compile(
+    "[\\u0e00-\\u0eff\\u1000-\\u109f\\u1780-\\u17ff\\u3040-\\u30ff\\u3400-\\u9fff\\uf900-\\ufaff\\U00020000-\\U0003ffff]"
+)
+"""Letters of scripts that put no space between words: the index knows no words of theirs."""
 MOST_WORDS = 32
 PREFIX = 4
 """Words so long find those that they begin; shorter ones begin too many."""
@@ -82,7 +87,8 @@ class Overview(Reading):
     ) -> tuple[list[Found], int]:
         """The items that hold all words of a query and match the filters, in order, and how many there are.
 
-        A word of four letters finds the longer ones that it begins as well; no sign in a query has a meaning. The
+        A word of four letters finds the longer ones that it begins as well; no sign in a query has a meaning. A word of
+        a script without spaces (Chinese, Japanese, Thai) is found wherever it stands, by reading every text. The
         filters are on one user's answers, or on what all answers come to where ``user`` is None. state: ``open``,
         ``labelled``, ``skipped``, ``tie`` (no majority) or ``split`` (people's labels differ). Counting ends at 10,001.
 
@@ -91,10 +97,11 @@ class Overview(Reading):
         """
         if state is not None and state not in STATES:
             raise UnknownName("state", state, STATES)
-        words = _match(query)
-        if words is None or (label is not None and not 0 <= label < len(self.settings.classes)):
+        words, parts = _words(query)
+        nothing = bool(query.strip()) and not (words or parts)
+        if nothing or (label is not None and not 0 <= label < len(self.settings.classes)):
             return [], 0
-        key, source, values = _source(words, state, label, user, flagged)
+        key, source, values = _source(words, parts, state, label, user, flagged)
         limit, offset = max(0, min(limit, PAGE)), max(0, min(offset, self.count()))
         found = self._read(f"SELECT {key} {source} ORDER BY {key} LIMIT ? OFFSET ?", *values, limit, offset)
         if source == ALL:
@@ -158,17 +165,16 @@ class Overview(Reading):
         return float(median(known)) if known else None
 
 
-def _match(query: str) -> str | None:
-    """An FTS5 expression for all words of a query, "" for a blank query, None where it holds no word at all."""
-    if not query.strip():
-        return ""
-    words = dict.fromkeys(WORD.findall(query.encode("utf-8", "ignore").decode().replace("\0", " ")))
-    quoted = ((word, word.replace('"', '""')) for word in [*words][:MOST_WORDS])
-    return " ".join(f'"{inner}"{"*" * (len(word) >= PREFIX)}' for word, inner in quoted) or None
+def _words(query: str) -> tuple[str, list[str]]:
+    """An FTS5 expression for the words of a query, "" where there is none, and its words of scripts without spaces."""
+    words = [*dict.fromkeys(WORD.findall(query.encode("utf-8", "ignore").decode().replace("\0", " ")))][:MOST_WORDS]
+    parts = [word for word in words if UNSPACED.search(word)]
+    quoted = ((word, word.replace('"', '""')) for word in words if word not in parts)
+    return " ".join(f'"{inner}"{"*" * (len(word) >= PREFIX)}' for word, inner in quoted), parts
 
 
 def _source(
-    words: str, state: str | None, label: int | None, user: int | None, flagged: bool | None
+    words: str, parts: Sequence[str], state: str | None, label: int | None, user: int | None, flagged: bool | None
 ) -> tuple[str, str, list[Any]]:
     """The item's column, FROM and WHERE of a search: what it costs is what it finds, wherever that can be.
 
@@ -191,6 +197,9 @@ def _source(
         tests = {"open": "v.item IS NULL", "skipped": "v.how = 'skipped'", "tie": "v.how = 'tie'", "split": "v.split"}
     tests["labelled"] = "v.label IS NOT NULL"
     where = [tests[state]] if state else []
+    for part in parts:
+        where.append(f"{key} IN (SELECT item FROM items WHERE instr(text, ?) OR instr(coalesce(pair, ''), ?))")
+        values += [part, part]
     if label is not None:
         where.append("v.label = ?")
         values.append(label)
