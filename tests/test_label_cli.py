@@ -122,7 +122,7 @@ def test_the_shipped_messages_can_be_tried_out(modicum: Run, files: Path, served
         (["tikets.csv"], "did you mean 'tickets.csv'"),
         (["tickets.csv", "--method", "bitfitt"], "unknown method 'bitfitt' (did you mean 'bitfit'?)"),
         (["tickets.csv", "--strategy", "entrop"], "did you mean 'entropy'"),
-        (["tickets.csv", "--warm-strategy", "margin"], "needs a trained model: use random, kmeans or typiclust"),
+        (["tickets.csv", "--warm-strategy", "margin"], "needs a trained model: use random, kmeans, typiclust or zero-shot"),
         (["tickets.csv", "--classes", "a"], "two classes or more, got 'a'"),
         (["tickets.csv", "--classes", "a,b", "--classes-file", "classes.txt"], "one of the two"),
         (["tickets.csv", *COLUMNS, "--users", "0"], "a number of 1 or more"),

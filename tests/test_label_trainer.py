@@ -88,7 +88,7 @@ def suggestions(store: ProjectStore, model: int) -> np.ndarray:
 # ---- the trainer -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("warm", ["random", "kmeans", "typiclust"])
+@pytest.mark.parametrize("warm", ["random", "kmeans", "typiclust", "zero-shot"])
 def test_a_cold_start_orders_what_is_free(make, backbone: Backbone, warm: str) -> None:
     store, ear = make(warm_strategy=warm, audit=20, retrain_every=10), Ear()
     label(store, [3, 4])

@@ -17,6 +17,7 @@ from modicum.annotate.store.records import ME
 from modicum.auto.recipes import AUTO
 from modicum.base.errors import SpecError, UnknownName
 from modicum.base.registry import Registry
+from modicum.base.types import BEFORE_TRAINING
 from modicum.cli import console
 from modicum.data.shipped import shipped
 from modicum.methods import METHODS
@@ -178,8 +179,8 @@ def _check_plugins(given: Mapping[str, Any]) -> None:
         if name is not None and name not in known and name.partition(":")[0] + ":" not in known:
             raise UnknownName(setting.replace("_", " "), name, (*more, *registry.names()))
     warm = given.get("warm_strategy")
-    if warm is not None and STRATEGIES.create(warm).needs - {"frozen_embedding"}:
-        raise SpecError(f"--warm-strategy {warm} needs a trained model: use random, kmeans or typiclust")
+    if warm is not None and STRATEGIES.create(warm).needs - BEFORE_TRAINING:
+        raise SpecError(f"--warm-strategy {warm} needs a trained model: use random, kmeans, typiclust or zero-shot")
 
 
 def _classes(names: str | None, file: Path | None) -> list[str]:

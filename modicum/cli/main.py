@@ -223,10 +223,10 @@ def label(
     label: Label = None,
     pair: Pair = None,
     id: Id = None,
-    method: Annotated[str | None, typer.Option(help="See: modicum methods. [default: lora]")] = None,
+    method: Annotated[str | None, typer.Option(help="See: modicum methods. [default: auto]")] = None,
     strategy: Annotated[str | None, typer.Option(help="See: modicum strategies. [default: entropy]")] = None,
     warm_strategy: Annotated[
-        str | None, typer.Option(help="Before there is a model: random, kmeans or typiclust. [default: typiclust]")
+        str | None, typer.Option(help="Before a model: random, kmeans, typiclust or zero-shot. [default: typiclust]")
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="minilm, a folder, or a hub name. [default: minilm]")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every draw. [default: 0]")] = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from modicum.base.files import atomic_write
@@ -83,6 +84,12 @@ class Corpus:
             return Plan(shape, np.dtype(np.float32), lambda out: encode_all(self.backbone, self.tokens, on_batch, out))
 
         return self._kept("features", plan, self.backbone.pooling)
+
+    def name_similarity(self, positions: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """(n, names) cosines of the untouched backbone's representations of the texts at these rows and of names."""
+        words = Dataset.from_lists(list(names), name="class names", for_training=False)
+        of_names = normalize(Corpus(self.backbone, words).features())
+        return np.asarray(normalize(self.features()[positions]) @ of_names.T)
 
     def lower(self, layer: int, on_batch: Callable[[int], None] | None = None) -> Lower:
         """What the layers below this one of the untouched backbone make of every token, computed once per content."""

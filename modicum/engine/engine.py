@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from modicum.analysis.besov import besov_index
@@ -17,7 +16,6 @@ from modicum.base.errors import SpecError
 from modicum.base.rng import stream
 from modicum.base.training import FitJob, Training, distinct
 from modicum.base.types import BEFORE_TRAINING, ExampleId, Signal, Task
-from modicum.data.dataset import Dataset
 from modicum.engine import heads
 from modicum.engine.backbone import Backbone
 from modicum.engine.bank import Bank, Weights
@@ -244,14 +242,8 @@ class Engine:
         if "frozen_embedding" in needs:
             found["frozen_embedding"] = np.asarray(self.corpus.features()[positions])
         if "name_similarity" in needs:
-            found["name_similarity"] = self._name_similarity(positions)
+            found["name_similarity"] = self.corpus.name_similarity(positions, self.corpus.dataset.classes)
         return found
-
-    def _name_similarity(self, positions: np.ndarray) -> np.ndarray:
-        """(n, classes) how near the untouched backbone sees texts to their classes' names."""
-        names = Dataset.from_lists(list(self.corpus.dataset.classes), name="class names", for_training=False)
-        of_names = normalize(Corpus(self.backbone, names).features())
-        return np.asarray(normalize(self.corpus.features()[positions]) @ of_names.T)
 
 
 def _remembered(dynamics: Dynamics, often: int) -> np.ndarray:

@@ -98,8 +98,10 @@ class Trainer:
         view, features = View(len(free), n_labelled=len(near)), None
         if warm.needs:
             features = np.asarray(corpus.features(self._progress("features", len(corpus))))[rows]
-            ours, theirs = {"frozen_embedding": features[: len(free)]}, {"frozen_embedding": features[len(free) :]}
-            view = View(len(free), ours, theirs, len(near))  # type: ignore[arg-type]
+            ours: dict[Signal, Any] = {"frozen_embedding": features[: len(free)]}
+            if "name_similarity" in warm.needs:
+                ours["name_similarity"] = corpus.name_similarity(rows[: len(free)], known.settings.classes)
+            view = View(len(free), ours, {"frozen_embedding": features[len(free) :]}, len(near))
         k = min(len(free), max(FIRST, 2 * known.settings.retrain_every))
         picked = warm.select(view, k, rng=stream(seed, "warm", 0)).positions
         order = keep_apart(_joined(corpus, rows[picked]), None if features is None else features[picked])
