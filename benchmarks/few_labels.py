@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from harness.contest import Contest, Entry
 from harness.data import data_for
+from harness.environments import OWN
 from harness.options import parse, parser
 from harness.tables import markdown, middle
 
@@ -62,16 +63,13 @@ def entries(system: str, name: str, labels: int, options: Any, data: str) -> lis
         "huggingface": {},
     }
     script, environment = {
-        "auto": ("modicum_few.py", "own"),
+        "auto": ("modicum_few.py", OWN),
         "setfit": ("setfit_few.py", "huggingface"),
         "small-text": ("small_text_few.py", "small-text"),
         "huggingface": ("huggingface_few.py", "huggingface"),
     }[system]
-    return [
-        Entry(what, system, script, *([environment] if environment != "own" else []),
-              settings=common | more[system] | {"seed": seed}, given=given)
-        for seed in options.seeds
-    ]  # fmt: skip
+    settings = common | more[system]
+    return [Entry(what, system, script, environment, settings | {"seed": seed}, given) for seed in options.seeds]
 
 
 def by_seed(contest: Contest, made: list[Entry]) -> dict[int, float]:

@@ -1,11 +1,11 @@
-"""What the labelling app must bear: a million rows, and being killed at any moment.
+"""What the labelling app must bear: a million rows, many people, and being killed at any moment.
 
-    python benchmarks/labelling.py [--part import kills serve annotators] [--items 1000000] [--kills 200] [--seed 0]
+    python benchmarks/labelling.py [--part import serve kills crashes annotators] [--items 1000000] [--kills 200]
 
 import: a project of so many rows, with its seconds and its peak memory (the aim: 60 s and 1 GB for a million).
 kills: a process that writes labels from eight threads is killed with SIGKILL, beside others that use the processor; no
 acknowledged label may be lost and none doubled, the database must be whole, and open again within 3 s.
-serve, annotators: see ``harness/labelling.py``.
+serve, annotators: see ``harness/labelling.py``. crashes: see ``harness/crashes.py``.
 """
 
 from __future__ import annotations
@@ -196,6 +196,13 @@ def part_serve(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return dict(serve(options.items, options.seconds))
 
 
+def part_crashes(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Kills of the server and of its trainer, while people label over HTTP."""
+    from harness.crashes import crashes
+
+    return dict(crashes(folder / "crashed", options.kills, options.seed))
+
+
 def part_annotators(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Simulated annotators on one project."""
     from harness.labelling import annotators
@@ -205,8 +212,9 @@ def part_annotators(options: argparse.Namespace, folder: Path) -> dict[str, Any]
 
 PARTS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
     "import": part_import,
-    "kills": part_kills,
     "serve": part_serve,
+    "kills": part_kills,
+    "crashes": part_crashes,
     "annotators": part_annotators,
 }
 
@@ -219,7 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--items", type=int, default=1_000_000, help="rows of import and serve")
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=200, help="of kills and of crashes")
     parser.add_argument("--pool", type=int, default=20_000, help="items of kills")
     parser.add_argument("--seconds", type=float, default=120.0, help="of serve")
     parser.add_argument("--people", type=int, default=50, help="of annotators")
