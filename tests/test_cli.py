@@ -12,22 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from modicum.cli import main
 from modicum.testing.backbone import toy_dataset
-
-
-@pytest.fixture
-def modicum(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Run a command in this process; returns (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["modicum", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main.main()
-        told = capsys.readouterr()
-        return int(stop.value.code or 0), told.out, told.err
-
-    return run
 
 
 @pytest.fixture

@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
-from toy_label import (
-    HOST,
-    PASSWORD,
-    WRITES,
-    Clock,
-    FakeTrainer,
-    add,
-    app_of,
-    browser,
-    label,
-    project,
-    sign_in,
-)
+from toy_label import HOST, PASSWORD, WRITES, Clock, FakeTrainer, add, app_of, browser, label, sign_in
+from toy_label_store import project
 
 from modicum.annotate.server.app import serve
 from modicum.annotate.server.auth import HOUR, IDLE, OLDEST, Guesses
 from modicum.annotate.store.project import ProjectStore
 from modicum.annotate.store.records import ME
 from modicum.base.errors import SpecError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ProjectStore]:
-    made = project(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def app(store: ProjectStore) -> FastAPI:
-    return app_of(store)
-
-
-@pytest.fixture
-def lead(app: FastAPI) -> TestClient:
-    return sign_in(browser(app))
-
 
 # ---- other people's labels -------------------------------------------------------------------------------------------
 

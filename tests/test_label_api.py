@@ -5,40 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
-from toy_label import HOST, NOW, PASSWORD, Clock, FakeTrainer, add, app_of, browser, label, project, sign_in
+from toy_label import HOST, NOW, PASSWORD, Clock, FakeTrainer, add, app_of, browser, label, sign_in
+from toy_label_store import project
 
 from modicum.annotate.store.project import ProjectStore
 from modicum.annotate.store.records import ME, MODICUM
 from modicum.base.errors import StoreError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ProjectStore]:
-    made = project(tmp_path, suggest="shown")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def trainer() -> FakeTrainer:
-    return FakeTrainer()
-
-
-@pytest.fixture
-def app(store: ProjectStore, trainer: FakeTrainer) -> FastAPI:
-    return app_of(store, trainer)
-
-
-@pytest.fixture
-def me(app: FastAPI) -> TestClient:
-    return sign_in(browser(app))
 
 
 def next_items(client: TestClient, count: int = 5) -> list[dict[str, Any]]:
@@ -50,10 +28,10 @@ def next_items(client: TestClient, count: int = 5) -> list[dict[str, Any]]:
 # ---- labelling -------------------------------------------------------------------------------------------------------
 
 
-def test_next_holds_items_and_shows_the_same_after_a_reload(me: TestClient, store: ProjectStore) -> None:
-    first = next_items(me)
+def test_next_holds_items_and_shows_the_same_after_a_reload(lead: TestClient, store: ProjectStore) -> None:
+    first = next_items(lead)
     assert len({item["item"] for item in first}) == 5
-    assert next_items(me) == first
+    assert next_items(lead) == first
     assert set(store.leased(NOW)) == {item["item"] for item in first}
     one = first[0]
     assert (one["text"], one["id"]) == (store.item(one["item"]).text, store.item(one["item"]).id)
@@ -66,38 +44,40 @@ def test_a_hidden_suggestion_does_not_leave_the_server(tmp_path: Path) -> None:
     assert {item["suggestion"] and 1 for item in next_items(sign_in(browser(app_of(store, FakeTrainer()))))} == {None}
 
 
-def test_an_answer_is_logged_with_all_that_was_known(me: TestClient, store: ProjectStore, trainer: FakeTrainer) -> None:
-    item = next_items(me)[0]["item"]
+def test_an_answer_is_logged_with_all_that_was_known(
+    lead: TestClient, store: ProjectStore, trainer: FakeTrainer
+) -> None:
+    item = next_items(lead)[0]["item"]
     shown = {"label": 2, "confidence": 0.5}
-    receipt = label(me, item, 1, client="c1", seconds=1.5, shown=shown, flag=True, note="odd").json()
+    receipt = label(lead, item, 1, client="c1", seconds=1.5, shown=shown, flag=True, note="odd").json()
     assert receipt == {"seq": 1, "item": item, "version": 1, "repeated": False}
     labelled, marked = (stored.event.model_dump() for stored in store.events())
     assert labelled["strategy"] == "random" and labelled["shown"] == shown and labelled["seconds"] == 1.5
     assert (marked["flag"], marked["note"]) == (True, "odd")
     assert trainer.heard == 1
-    assert item not in {one["item"] for one in next_items(me, 20)}
+    assert item not in {one["item"] for one in next_items(lead, 20)}
 
 
 def test_a_retry_changes_nothing_even_after_a_restart(
-    me: TestClient, store: ProjectStore, trainer: FakeTrainer
+    lead: TestClient, store: ProjectStore, trainer: FakeTrainer
 ) -> None:
-    item = next_items(me)[0]["item"]
-    first = label(me, item, 1, client="c1").json()
-    again = label(me, item, 1, client="c1").json()
+    item = next_items(lead)[0]["item"]
+    first = label(lead, item, 1, client="c1").json()
+    again = label(lead, item, 1, client="c1").json()
     later = label(sign_in(browser(app_of(store, trainer))), item, 1, client="c1").json()
     assert again == later == {**first, "repeated": True}
     assert trainer.heard == 1
     assert store.last_seq() == 1
-    assert label(me, item, 2, client="c1").status_code == 409  # other words by the same name
+    assert label(lead, item, 2, client="c1").status_code == 409  # other words by the same name
 
 
-def test_a_stale_answer_is_refused(me: TestClient, store: ProjectStore) -> None:
-    assert label(me, 7, 1).json()["version"] == 1
-    stale = label(me, 7, 2, version=0)
+def test_a_stale_answer_is_refused(lead: TestClient, store: ProjectStore) -> None:
+    assert label(lead, 7, 1).json()["version"] == 1
+    stale = label(lead, 7, 2, version=0)
     assert stale.status_code == 409 and set(stale.json()) == {"error", "hint"}
     answer = store.answer(7, ME)
     assert answer is not None and answer.label == 1
-    assert label(me, 7, 2, version=1).json()["version"] == 2
+    assert label(lead, 7, 2, version=1).json()["version"] == 2
 
 
 @pytest.mark.parametrize(
@@ -109,91 +89,91 @@ def test_a_stale_answer_is_refused(me: TestClient, store: ProjectStore) -> None:
         {"label": 0, "shown": {"label": 0, "confidence": 2}}, {"label": 0, "item": True}, {"note": "\ud800"},
     ],
 )  # fmt: skip
-def test_unusable_answers(me: TestClient, store: ProjectStore, body: dict[str, Any]) -> None:
+def test_unusable_answers(lead: TestClient, store: ProjectStore, body: dict[str, Any]) -> None:
     sent = json.dumps({"client": "c", "item": 0, "version": 0, **body})
-    found = me.post("/api/answers", content=sent, headers={"content-type": "application/json"})
+    found = lead.post("/api/answers", content=sent, headers={"content-type": "application/json"})
     assert found.status_code == 422
     assert found.json()["error"]
     assert store.last_seq() == 0
 
 
-def test_skip_flag_and_note(me: TestClient, store: ProjectStore, trainer: FakeTrainer) -> None:
+def test_skip_flag_and_note(lead: TestClient, store: ProjectStore, trainer: FakeTrainer) -> None:
     def post(**body: Any) -> Any:
-        return me.post("/api/answers", json={"client": f"{body}", **body}).json()
+        return lead.post("/api/answers", json={"client": f"{body}", **body}).json()
 
     for n, body in enumerate(({"skip": "unclear"}, {"flag": True}, {"note": "see 5"})):
         sent = {"client": f"c{n}", "item": 4, "version": n, **body}
-        assert me.post("/api/answers", json=sent).json()["version"] == n + 1
+        assert lead.post("/api/answers", json=sent).json()["version"] == n + 1
     answer = store.answer(4, ME)
     assert answer is not None and (answer.skip, answer.flag, answer.note) == ("unclear", True, "see 5")
     assert trainer.heard == 0
-    assert 4 not in {one["item"] for one in next_items(me, 20)}
+    assert 4 not in {one["item"] for one in next_items(lead, 20)}
 
 
-def test_undo_goes_back_all_the_way(me: TestClient, store: ProjectStore) -> None:
-    order = [item["item"] for item in next_items(me, 20)]
+def test_undo_goes_back_all_the_way(lead: TestClient, store: ProjectStore) -> None:
+    order = [item["item"] for item in next_items(lead, 20)]
     for place, item in enumerate(order):
-        label(me, item, place % 3)
+        label(lead, item, place % 3)
     for n, item in enumerate(reversed(order)):
-        found = me.post("/api/undo", json={"client": f"u{n}"}).json()
+        found = lead.post("/api/undo", json={"client": f"u{n}"}).json()
         assert (found["item"]["item"], found["undone"], found["previous"]) == (item, "labelled", None)
         assert found["item"]["version"] == 2 and found["item"]["strategy"] == "random"
-    assert me.post("/api/undo", json={"client": "last"}).json()["item"] is None
-    assert {one["item"] for one in next_items(me, 20)} == set(order)
-    assert me.post("/api/undo", json={"client": "u0"}).json()["item"]["item"] == order[-1]  # a retry
-    assert label(me, order[0], 2, version=2).status_code == 200
+    assert lead.post("/api/undo", json={"client": "last"}).json()["item"] is None
+    assert {one["item"] for one in next_items(lead, 20)} == set(order)
+    assert lead.post("/api/undo", json={"client": "u0"}).json()["item"]["item"] == order[-1]  # a retry
+    assert label(lead, order[0], 2, version=2).status_code == 200
 
 
-def test_undo_tells_what_stands_again(me: TestClient) -> None:
-    label(me, 3, 1)
-    label(me, 3, 2, version=1, note="sure")
-    found = me.post("/api/undo", json={"client": "u"}).json()
+def test_undo_tells_what_stands_again(lead: TestClient) -> None:
+    label(lead, 3, 1)
+    label(lead, 3, 2, version=1, note="sure")
+    found = lead.post("/api/undo", json={"client": "u"}).json()
     assert found["previous"] == {"label": 1, "skip": None, "flag": False, "note": ""}
     assert (found["items"], found["item"]["version"], found["item"]["note"]) == (1, 3, "")
 
 
-def test_bulk(me: TestClient, store: ProjectStore, trainer: FakeTrainer) -> None:
-    label(me, 1, 0)
-    label(me, 2, 1)
+def test_bulk(lead: TestClient, store: ProjectStore, trainer: FakeTrainer) -> None:
+    label(lead, 1, 0)
+    label(lead, 2, 1)
     asked = {"client": "b", "items": [1, 2, 3, 4, 3], "label": 1}
-    told = me.post("/api/bulk", json={**asked, "preview": True}).json()
+    told = lead.post("/api/bulk", json={**asked, "preview": True}).json()
     assert (told["new"], told["changed"], told["same"], told["receipt"]) == (2, 1, 1, None)
     assert [(row["item"], row["before"]) for row in told["rows"]] == [(1, 0), (3, None), (4, None)]
     assert store.last_seq() == 2
-    done = me.post("/api/bulk", json=asked).json()
+    done = lead.post("/api/bulk", json=asked).json()
     assert done["receipt"]["repeated"] is False
     assert [answer.label for answer in store.answers([1, 2, 3, 4])] == [1] * 4
     assert trainer.heard == 5
     assert {event.event.strategy for event in store.events(2)} == {"search"}  # type: ignore[union-attr]
-    assert me.post("/api/bulk", json=asked).json()["same"] == 4  # a retry
-    undone = me.post("/api/undo", json={"client": "u"}).json()
+    assert lead.post("/api/bulk", json=asked).json()["same"] == 4  # a retry
+    undone = lead.post("/api/undo", json={"client": "u"}).json()
     assert (undone["items"], undone["item"]["item"]) == (3, 1)
     assert [(answer.item, answer.label) for answer in store.answers()] == [(1, 0), (2, 1)]
-    assert me.post("/api/bulk", json={**asked, "label": 9}).status_code == 422
+    assert lead.post("/api/bulk", json={**asked, "label": 9}).status_code == 422
 
 
-def test_search(me: TestClient, store: ProjectStore) -> None:
+def test_search(lead: TestClient, store: ProjectStore) -> None:
     word = store.item(5).text.split()[0]
-    label(me, 5, 2, flag=True)
-    found = me.get("/api/items", params={"query": word, "state": "labelled"}).json()
+    label(lead, 5, 2, flag=True)
+    found = lead.get("/api/items", params={"query": word, "state": "labelled"}).json()
     assert [row["item"] for row in found["rows"]] == [5]
     row = found["rows"][0]
     assert (row["label"], row["state"], row["flag"], row["version"]) == (2, "labelled", True, 1)
-    assert me.get("/api/items", params={"flagged": "true"}).json()["total"] == 1
-    assert me.get("/api/items", params={"state": "open", "page": 2}).json()["pages"] == 2
-    assert me.get("/api/items", params={"item": 9}).json()["rows"][0]["id"] == store.item(9).id
-    assert me.get("/api/items", params={"item": 60}).status_code == 422
+    assert lead.get("/api/items", params={"flagged": "true"}).json()["total"] == 1
+    assert lead.get("/api/items", params={"state": "open", "page": 2}).json()["pages"] == 2
+    assert lead.get("/api/items", params={"item": 9}).json()["rows"][0]["id"] == store.item(9).id
+    assert lead.get("/api/items", params={"item": 60}).status_code == 422
     for odd in ('"', "a AND", "NEAR(", "*", "' OR 1=1 --", "\x00", "(" * 50, "text:x", "-a", 'a"b'):
-        assert me.get("/api/items", params={"query": odd}).status_code == 200, odd
+        assert lead.get("/api/items", params={"query": odd}).status_code == 200, odd
 
 
-def test_review_lists(app: FastAPI, me: TestClient, store: ProjectStore) -> None:
-    label(me, 3, 1)  # the model says 0
-    label(me, 4, 1)  # and 1
-    (row,) = me.get("/api/review").json()["rows"]
+def test_review_lists(app: FastAPI, lead: TestClient, store: ProjectStore) -> None:
+    label(lead, 3, 1)  # the model says 0
+    label(lead, 4, 1)  # and 1
+    (row,) = lead.get("/api/review").json()["rows"]
     assert (row["item"], row["label"], row["suggestion"]["label"], row["answers"]) == (3, 1, 0, [])
-    label(me, 5, 0, flag=True)
-    found = me.get("/api/review", params={"kind": "flagged"}).json()["rows"]
+    label(lead, 5, 0, flag=True)
+    found = lead.get("/api/review", params={"kind": "flagged"}).json()["rows"]
     assert [(one["item"], one["flag"], one["own_flag"]) for one in found] == [(5, True, True)]
 
 
@@ -275,51 +255,51 @@ def test_agreement_and_progress(tmp_path: Path) -> None:
     assert {one["name"]: one["labelled"] for one in progress["users"]} == {"me": 0, "anna": 12, "ben": 12}
 
 
-def test_accounts_by_http(app: FastAPI, me: TestClient) -> None:
-    made = me.post("/api/users", json={"name": " Zoë  B ", "role": "annotator"}).json()
+def test_accounts_by_http(app: FastAPI, lead: TestClient) -> None:
+    made = lead.post("/api/users", json={"name": " Zoë  B ", "role": "annotator"}).json()
     zoe = browser(app)
     assert zoe.get(made["link"].removeprefix(f"http://{HOST}")).status_code == 303
     assert zoe.post("/api/password", json={"new": PASSWORD}).status_code == 200
     assert zoe.post("/logout").status_code == 303
     assert zoe.post("/login", data={"name": "Zoe\u0308 b", "password": PASSWORD}).status_code == 303
-    assert me.get("/api/users").json()[1] == {"name": "Zoë B", "role": "annotator", "closed": False}
+    assert lead.get("/api/users").json()[1] == {"name": "Zoë B", "role": "annotator", "closed": False}
     for body in ({"name": "Zoë B"}, {"name": "modicum"}, {"name": "x", "password": "short"}, {"name": "a\0b"}):
-        assert me.post("/api/users", json=body).status_code == 422, body
-    assert me.patch("/api/users", json={"name": "nobody", "closed": True}).status_code == 422
-    assert me.patch("/api/users", json={"name": "modicum", "password": PASSWORD}).status_code == 422
-    assert "/link?token=" in me.patch("/api/users", json={"name": "Zoë B", "link": True}).json()["link"]
+        assert lead.post("/api/users", json=body).status_code == 422, body
+    assert lead.patch("/api/users", json={"name": "nobody", "closed": True}).status_code == 422
+    assert lead.patch("/api/users", json={"name": "modicum", "password": PASSWORD}).status_code == 422
+    assert "/link?token=" in lead.patch("/api/users", json={"name": "Zoë B", "link": True}).json()["link"]
 
 
 # ---- the project -----------------------------------------------------------------------------------------------------
 
 
-def test_settings(me: TestClient, store: ProjectStore, trainer: FakeTrainer) -> None:
+def test_settings(lead: TestClient, store: ProjectStore, trainer: FakeTrainer) -> None:
     first, second, _ = store.settings.classes
     keys = {first: "x", second: ""}
     body = {"client": "s", "title": "Mail", "keys": keys, "retrain_every": 7, "per_item": 2}
-    assert me.patch("/api/settings", json=body).json()["keys"] == {first: "x"}
+    assert lead.patch("/api/settings", json=body).json()["keys"] == {first: "x"}
     assert (store.settings.title, store.settings.per_item, trainer.retrain_every) == ("Mail", 2, 7)
     for wrong in ({"retrain_every": 0}, {"classes": ["a"]}, {"fingerprint": "x"}, {"keys": {"no such class": "x"}}):
-        assert me.patch("/api/settings", json={"client": "t", **wrong}).status_code == 422, wrong
+        assert lead.patch("/api/settings", json={"client": "t", **wrong}).status_code == 422, wrong
     assert store.settings.title == "Mail"
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv", "parquet", "datasets", "spreadsheet"])
-def test_export(me: TestClient, store: ProjectStore, format: str) -> None:
-    label(me, 3, 1, note="=1+1")
-    found = me.get("/api/export", params={"format": format})
+def test_export(lead: TestClient, store: ProjectStore, format: str) -> None:
+    label(lead, 3, 1, note="=1+1")
+    found = lead.get("/api/export", params={"format": format})
     assert found.status_code == 200
     assert found.headers["content-disposition"].startswith('attachment; filename="labels')
     if format in ("csv", "spreadsheet"):
         rows = list(csv.DictReader(io.StringIO(found.text)))
         assert rows[3]["label"] == store.settings.classes[1]
-    assert me.get("/api/export", params={"format": "exe"}).status_code == 422
+    assert lead.get("/api/export", params={"format": "exe"}).status_code == 422
 
 
-def test_import(me: TestClient, store: ProjectStore, trainer: FakeTrainer) -> None:
+def test_import(lead: TestClient, store: ProjectStore, trainer: FakeTrainer) -> None:
     ids, classes = store.ids([4, 5]), store.settings.classes
     lines = ["id,text,label", f"{ids[0]},x,{classes[1]}", f"{ids[1]},x,{classes[2]}", f"stranger,x,{classes[0]}"]
-    found = me.post("/api/import", params={"name": "old labels.csv"}, content="\n".join(lines).encode())
+    found = lead.post("/api/import", params={"name": "old labels.csv"}, content="\n".join(lines).encode())
     assert found.status_code == 200, found.text
     assert (found.json()["imported"], found.json()["unknown"]) == (2, 1)
     assert [(answer.item, answer.user, answer.label) for answer in store.answers()] == [
@@ -327,32 +307,32 @@ def test_import(me: TestClient, store: ProjectStore, trainer: FakeTrainer) -> No
         (5, MODICUM, 2),
     ]
     assert trainer.heard == 2
-    shown = {item["item"] for _ in range(3) for item in next_items(me, 20)}
+    shown = {item["item"] for _ in range(3) for item in next_items(lead, 20)}
     assert not shown & {4, 5}
-    assert me.get("/api/items", params={"item": 4}).json()["rows"][0]["label"] == 1
+    assert lead.get("/api/items", params={"item": 4}).json()["rows"][0]["label"] == 1
 
 
-def test_the_disk_refuses(me: TestClient, store: ProjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_refuses(lead: TestClient, store: ProjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise StoreError(f"{store.folder}/project.sqlite cannot be written: database or disk is full")
 
     monkeypatch.setattr(store, "write_many", full)
-    found = label(me, 3)
+    found = label(lead, 3)
     assert found.status_code == 503 and "disk is full" in found.json()["error"]
     assert str(store.folder) not in found.text
 
 
-def test_openapi_describes_it_and_no_page_comes_from_elsewhere(me: TestClient) -> None:
-    found = me.get("/api/openapi.json").json()
+def test_openapi_describes_it_and_no_page_comes_from_elsewhere(lead: TestClient) -> None:
+    found = lead.get("/api/openapi.json").json()
     assert {"/api/next", "/api/answers", "/api/events", "/api/import"} <= found["paths"].keys()
     assert found["paths"]["/api/answers"]["post"]["responses"]["409"]
     assert {"HTTPBearer", "APIKeyCookie"} <= found["components"]["securitySchemes"].keys()
     for path in ("/docs", "/redoc", "/openapi.json"):
-        assert me.get(path).status_code == 404
+        assert lead.get(path).status_code == 404
 
 
-def test_pages_show_what_the_interface_says(me: TestClient, store: ProjectStore) -> None:
-    label(me, 3, 1)
+def test_pages_show_what_the_interface_says(lead: TestClient, store: ProjectStore) -> None:
+    label(lead, 3, 1)
     for path in ("/", "/items", "/review", "/progress", "/project"):
-        assert me.get(path).status_code == 200, path
-    assert store.item(3).text in me.get("/review").text
+        assert lead.get(path).status_code == 200, path
+    assert store.item(3).text in lead.get("/review").text

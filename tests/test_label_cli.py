@@ -15,32 +15,15 @@ from typing import Any
 
 import pytest
 import tiny
+from toy_label_store import label, taught
 
 from modicum.annotate.model.queue import audit_items
-from modicum.annotate.model.trainer import Trainer, work
 from modicum.annotate.server import app
 from modicum.annotate.store.project import ProjectStore
-from modicum.annotate.store.records import Labelled
-from modicum.base.events import Trained
-from modicum.cli import main
 from modicum.testing.backbone import toy_dataset
 
 DATA = toy_dataset(80)
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def modicum(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in this process; returns (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["modicum", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main.main()
-        told = capsys.readouterr()
-        return int(stop.value.code or 0), told.out, told.err
-
-    return run
 
 
 @pytest.fixture
@@ -122,7 +105,10 @@ def test_the_shipped_messages_can_be_tried_out(modicum: Run, files: Path, served
         (["tikets.csv"], "did you mean 'tickets.csv'"),
         (["tickets.csv", "--method", "bitfitt"], "unknown method 'bitfitt' (did you mean 'bitfit'?)"),
         (["tickets.csv", "--strategy", "entrop"], "did you mean 'entropy'"),
-        (["tickets.csv", "--warm-strategy", "margin"], "needs a trained model: use random, kmeans, typiclust or zero-shot"),
+        (
+            ["tickets.csv", "--warm-strategy", "margin"],
+            "needs a trained model: use random, kmeans, typiclust or zero-shot",
+        ),
         (["tickets.csv", "--classes", "a"], "two classes or more, got 'a'"),
         (["tickets.csv", "--classes", "a,b", "--classes-file", "classes.txt"], "one of the two"),
         (["tickets.csv", *COLUMNS, "--users", "0"], "a number of 1 or more"),
@@ -168,21 +154,12 @@ def labelled(modicum: Run, files: Path, served: list[dict[str, Any]]) -> Path:
     code, _, err = modicum("label", "tickets.csv", *COLUMNS, *told)
     assert code == 0, err
     folder = files / "project"
-    said: list[tuple[str, dict[str, Any]]] = []
     with closing(ProjectStore(folder)) as store:
         audit = audit_items(80, 12, 0).tolist()
         order = audit + [i for i in range(80) if i not in audit]
-        trainer = Trainer(folder, lambda kind, **values: said.append((kind, values)))
         for model, items in ((1, order[:30]), (2, order[30:60])):
-            for item in items:
-                if store.answer(item, 1) is None:
-                    event = Labelled(item=item, label=int(DATA.labels[item]))
-                    store.write(event, user=1, client=f"c{item}", now=2.0)
-            work(trainer, {"kind": "train", "model": model})
-            kind, done = said[-1]
-            assert kind == "trained", done
-            event = Trained(round=model - 1, labels=done["labels"], record=done["record"])
-            store.record_training(event, model, 3.0)
+            label(store, items)
+            taught(store, None, model)
     return folder
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_label_store import CLASSES, in_threads, make_store, say
+from toy_label_store import CLASSES, a_store, in_threads, make_store, say  # noqa: F401
 
 from modicum.annotate.store.project import Conflict, ProjectStore
 from modicum.annotate.store.records import Labelled, Settings
@@ -22,12 +22,6 @@ from modicum.base.errors import DataError, StoreError
 from modicum.study import store as study_store
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ProjectStore]:
-    with make_store(tmp_path / "project") as store:
-        yield store
 
 
 # ---- the disk --------------------------------------------------------------------------------------------------------

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_label_store import CLASSES, make_store, say
+from toy_label_store import CLASSES, a_store, make_store, say  # noqa: F401
 
 from modicum.annotate.store.project import Answer, Conflict, ProjectStore
 from modicum.annotate.store.records import Adjudicated, Answering, Imported, Labelled, Marked, Settings, Skipped
@@ -18,12 +17,6 @@ from modicum.base.events import Asked, Told, Trained
 from modicum.loop.learner import Learner, Pace
 from modicum.loop.stopping import Stopping
 from modicum.strategies.random import Random
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ProjectStore]:
-    with make_store(tmp_path / "project") as store:
-        yield store
 
 
 def dump(store: ProjectStore) -> dict[str, list[Any]]:

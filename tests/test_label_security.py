@@ -26,11 +26,11 @@ from toy_label import (
     browser,
     label,
     nothing_happened,
-    project,
     raw,
     session,
     sign_in,
 )
+from toy_label_store import project
 
 from modicum.annotate.server import security
 from modicum.annotate.server.security import HEADERS, Limits, authorities, check_upload
@@ -38,18 +38,6 @@ from modicum.annotate.store.project import ProjectStore
 from modicum.base.errors import DataError
 
 Calm = tuple[FastAPI, ProjectStore, TestClient]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ProjectStore]:
-    with_store = project(tmp_path)
-    yield with_store
-    with_store.close()
-
-
-@pytest.fixture
-def app(store: ProjectStore) -> FastAPI:
-    return app_of(store)
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +48,6 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calm]:
     yield app, store, sign_in(browser(app))
     assert nothing_happened(store)
     store.close()
-
-
-@pytest.fixture
-def lead(app: FastAPI) -> TestClient:
-    return sign_in(browser(app))
 
 
 # ---- hosts: DNS rebinding --------------------------------------------------------------------------------------------

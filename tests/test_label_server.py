@@ -9,43 +9,20 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
-from toy_label import HOST, FakeTrainer, app_of, browser, label, project, sign_in
+from toy_label import HOST, FakeTrainer, browser, label, sign_in
+from toy_label_store import project
 
 from modicum.annotate.server.app import _listen_again, make_queue, serve
 from modicum.annotate.server.desk import News
 from modicum.annotate.store.project import ProjectStore
 from modicum.annotate.store.records import ME
 from modicum.base.errors import SpecError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ProjectStore]:
-    made = project(tmp_path, suggest="shown")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def trainer() -> FakeTrainer:
-    return FakeTrainer()
-
-
-@pytest.fixture
-def app(store: ProjectStore, trainer: FakeTrainer) -> FastAPI:
-    return app_of(store, trainer)
-
-
-@pytest.fixture
-def me(app: FastAPI) -> TestClient:
-    return sign_in(browser(app))
-
 
 # ---- the event loop --------------------------------------------------------------------------------------------------
 
@@ -206,9 +183,9 @@ def test_the_server_loads_no_model_library() -> None:
     assert not heavy.intersection(done.stdout.split())
 
 
-def test_a_restored_queue_goes_on(me: TestClient, store: ProjectStore) -> None:
+def test_a_restored_queue_goes_on(lead: TestClient, store: ProjectStore) -> None:
     for item in range(10):
-        label(me, item)
+        label(lead, item)
     assert make_queue(store).left(ME) == 50
     assert make_queue(store).left(99) == 50
 
@@ -216,7 +193,7 @@ def test_a_restored_queue_goes_on(me: TestClient, store: ProjectStore) -> None:
 # ---- whatever may be sent --------------------------------------------------------------------------------------------
 
 
-def test_no_request_that_fits_the_description_breaks_the_server(app: FastAPI, me: TestClient) -> None:
+def test_no_request_that_fits_the_description_breaks_the_server(app: FastAPI, lead: TestClient) -> None:
     schemathesis = pytest.importorskip(
         "schemathesis", reason="schemathesis makes the requests: pip install schemathesis"
     )
@@ -240,7 +217,7 @@ def test_no_request_that_fits_the_description_breaks_the_server(app: FastAPI, me
                 k: v for k, v in kwargs["headers"].items() if k.lower() not in ("authorization", "cookie")
             }
             kwargs.pop("cookies", None)
-            answer = me.request(**kwargs)
+            answer = lead.request(**kwargs)
             assert answer.status_code < 500, (kwargs, answer.text)
             seen.setdefault(case.path, set()).add(answer.status_code)
 

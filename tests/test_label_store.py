@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toy_label_store import in_threads, make_store, say
+from toy_label_store import a_store, in_threads, make_store, say  # noqa: F401
 
 from modicum.annotate.store.project import Answer, Conflict, ProjectStore, Resolved
 from modicum.annotate.store.records import Adjudicated, Answering, Imported, Labelled, Marked, Skipped, Suggestion
 from modicum.base.errors import DataError, SpecError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ProjectStore]:
-    with make_store(tmp_path / "project") as store:
-        yield store
-
 
 # ---- people's writes -------------------------------------------------------------------------------------------------
 

@@ -7,49 +7,21 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
+from toy_label_store import label
 
 from modicum.annotate.model.queue import Queue, audit_items
 from modicum.annotate.model.supervisor import Supervisor
 from modicum.annotate.model.worth import curve_point, gain_of_doubling, is_worth, wilson
 from modicum.annotate.store.project import ProjectStore
-from modicum.annotate.store.records import Labelled, Settings
+from modicum.annotate.store.records import ME
 from modicum.base.errors import StoreError
-from modicum.testing.backbone import toy_dataset
-
-N = 90
-DATA = toy_dataset(N)
-ME = 1
-BASICS = {"classes": DATA.classes, "method": "head", "strategy": "entropy", "warm_strategy": "typiclust"}
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., ProjectStore]]:
-    """A project over toy data; settings as wanted."""
-    made: list[ProjectStore] = []
-
-    def project(name: str = "project", **settings: Any) -> ProjectStore:
-        rows = ((i, text, None) for i, text in zip(DATA.ids, DATA.texts(), strict=True))
-        made.append(ProjectStore.create(tmp_path / name, Settings(**BASICS | settings), rows, now=1.0))
-        return made[-1]
-
-    yield project
-    for store in made:
-        store.close()
-
-
-def label(store: ProjectStore, items: Any, wrong: int = 0) -> None:
-    for item in map(int, items):
-        known = store.answer(item, ME)
-        event = Labelled(item=item, label=(int(DATA.labels[item]) + wrong) % 3, version=known.version if known else 0)
-        store.write(event, user=ME, client=f"{item}-{wrong}", now=2.0)
-
 
 SCRIPT = """
 import json, sys, time
@@ -262,7 +234,7 @@ def test_the_real_trainer_trains_dies_and_comes_back(make, tmp_path: Path) -> No
         await watched.until(lambda: watched.it.state()["model"] == 1)
         assert any("by SIGKILL" in reason for state, reason in watched.states if state == "failed")
         assert len(list(store.answers())) == 12 and store.models()[0].labels == 12 - len(
-            set(range(12)) & set(audit_items(N, 10, 0).tolist())
+            set(range(12)) & set(audit_items(store.count(), 10, 0).tolist())
         )
         assert (store.folder / "models" / "1").stat().st_mode & 0o077 == 0
         child = watched.it._child

@@ -2,79 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from toy_label_store import Ear, label, taught
 
 from modicum.analysis.metrics import evaluate
 from modicum.annotate.model import rounds, trainer
 from modicum.annotate.model.queue import audit_items
 from modicum.annotate.model.trainer import Trainer, train_on_all, work
 from modicum.annotate.store.project import ProjectStore
-from modicum.annotate.store.records import Labelled, Settings, Skipped
+from modicum.annotate.store.records import ME, Skipped
 from modicum.api.classifier import Classifier
 from modicum.base.errors import SpecError
-from modicum.base.events import Trained
 from modicum.engine.backbone import Backbone
 from modicum.strategies.uncertainty import entropy
 from modicum.testing.backbone import fake_backbone, toy_dataset
 
 N = 90
 DATA = toy_dataset(N)
-ME = 1
-BASICS = {"classes": DATA.classes, "method": "head", "strategy": "entropy", "warm_strategy": "typiclust"}
 
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     return fake_backbone()
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., ProjectStore]]:
-    """A project over toy data; settings as wanted."""
-    made: list[ProjectStore] = []
-
-    def project(name: str = "project", **settings: Any) -> ProjectStore:
-        rows = ((i, text, None) for i, text in zip(DATA.ids, DATA.texts(), strict=True))
-        made.append(ProjectStore.create(tmp_path / name, Settings(**BASICS | settings), rows, now=1.0))
-        return made[-1]
-
-    yield project
-    for store in made:
-        store.close()
-
-
-def label(store: ProjectStore, items: Any, wrong: int = 0) -> None:
-    for item in map(int, items):
-        known = store.answer(item, ME)
-        event = Labelled(item=item, label=(int(DATA.labels[item]) + wrong) % 3, version=known.version if known else 0)
-        store.write(event, user=ME, client=f"{item}-{wrong}", now=2.0)
-
-
-class Ear(list[tuple[str, dict[str, Any]]]):
-    def __call__(self, kind: str, **values: Any) -> None:
-        self.append((kind, json.loads(json.dumps(values))))
-
-    @property
-    def kinds(self) -> list[str]:
-        return [kind for kind, _ in self]
-
-
-def taught(store: ProjectStore, backbone: Backbone, *models: int) -> tuple[Ear, Trainer]:
-    """Train these models, each noted in the store."""
-    ear = Ear()
-    child = Trainer(store.folder, ear, backbone)
-    for model in models:
-        work(child, {"kind": "train", "model": model})
-        kind, told = ear[-1]
-        assert kind == "trained", told
-        store.record_training(Trained(round=model - 1, labels=told["labels"], record=told["record"]), model, 3.0)
-    return ear, child
 
 
 def rank(store: ProjectStore, model: int) -> list[int]:
@@ -128,7 +80,7 @@ def test_a_training_leaves_a_model_suggestions_and_a_rank(make, backbone: Backbo
     label(store, [i for i in range(40) if i not in audit])
     store.write(Skipped(item=50, reason="unclear"), user=ME, client="skip", now=2.0)
     seq = store.last_seq()
-    ear, _ = taught(store, backbone, 1)
+    ear = taught(store, backbone, 1)
     told = ear[-1][1]
     model = Classifier.load(store.folder / "models" / "1", backbone=backbone)
     proba = model.predict_proba(DATA.texts())
@@ -154,7 +106,7 @@ def test_audit_labels_measure_and_never_train(make, backbone: Backbone) -> None:
         store = make(name, audit=15)
         label(store, [i for i in range(30) if i not in audit])
         label(store, audit, wrong=wrong)
-        ear, _ = taught(store, backbone, 1)
+        ear = taught(store, backbone, 1)
         found.append((suggestions(store, 1), rank(store, 1), ear[-1][1]["record"]["accuracy"]))
     (known, order, accuracy), (other, other_order, worse) = found
     assert np.array_equal(known, other) and order == other_order
@@ -180,7 +132,7 @@ def test_a_large_pool_is_narrowed(make, backbone: Backbone, monkeypatch: pytest.
     monkeypatch.setattr(ProjectStore, "texts", lambda self, at: (read.append(len(at)), texts(self, at))[1])
     store = make(retrain_every=1)
     label(store, range(12))
-    ear, _ = taught(store, backbone, 1, 2)
+    ear = taught(store, backbone, 1, 2)
     looked = np.flatnonzero(suggestions(store, 2)["label"] >= 0)
     assert max(read) < 60 and ear[-1][1]["record"]["candidates"] == 20
     assert len(looked) <= 20 + 6 + 5 and set(rank(store, 2)) <= set(looked.tolist())
@@ -200,7 +152,7 @@ def test_every_kind_of_strategy_ranks(make, backbone: Backbone, strategy: str, m
 def test_successive_models_are_compared_and_old_ones_go(make, backbone: Backbone) -> None:
     store = make()
     label(store, range(20))
-    ear, _ = taught(store, backbone, 1, 2, 3, 4)
+    ear = taught(store, backbone, 1, 2, 3, 4)
     first, *_, last = [told["record"] for kind, told in ear if kind == "trained"]
     assert "kappa" not in first
     before, now = suggestions(store, 3)["label"], suggestions(store, 4)["label"]

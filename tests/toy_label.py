@@ -1,10 +1,9 @@
-"""A small labelling project and people who label in it: toy texts, the real store, a fake trainer, a test client."""
+"""A labelling project's application and people who label in it: a fake trainer, a test client."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,8 +14,7 @@ from starlette.testclient import TestClient
 from modicum.annotate.server.app import make_app, make_queue
 from modicum.annotate.server.security import Limits
 from modicum.annotate.store.project import ProjectStore
-from modicum.annotate.store.records import ME, Settings, Suggestion
-from modicum.testing.backbone import toy_dataset
+from modicum.annotate.store.records import ME, Suggestion
 
 HOST = "labels.test"
 ORIGIN = {"Origin": f"http://{HOST}", "Sec-Fetch-Site": "same-origin"}
@@ -75,13 +73,6 @@ class FakeTrainer:
 
     def suggestion(self, item: int) -> Suggestion | None:
         return Suggestion(label=item % self.classes, confidence=0.75)
-
-
-def project(folder: Path, n: int = 60, classes: int = 3, **settings: Any) -> ProjectStore:
-    """A project of n toy texts without labels."""
-    data = toy_dataset(n, classes)
-    rows = zip(data.ids, data.texts(), [None] * n, strict=True)
-    return ProjectStore.create(folder / "project", Settings(classes=data.classes, **settings), rows, now=NOW)
 
 
 def app_of(store: ProjectStore, trainer: Any = None, *, users: bool = True, **parts: Any) -> FastAPI:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from toy_label import FakeTrainer
 
 from modicum.annotate.model.queue import Queue
 from modicum.annotate.model.supervisor import Supervisor
@@ -39,21 +40,12 @@ Two wishes in one message: the last one counts."""
 PASSWORD = "a password of some length"
 
 
-class SaysTheSame:
+class SaysTheSame(FakeTrainer):
     """In a supervisor's place: a model that has one opinion of all items, and learns nothing."""
 
     def __init__(self, label: int, confidence: float) -> None:
+        super().__init__()
         self.same = Suggestion(label=label, confidence=confidence)
-        self.on_change: Any = None
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    def labelled(self, count: int = 1) -> None: ...
-
-    def state(self) -> dict[str, Any]:
-        return {"phase": "ready", "model": 1, "labels": 4, "new": 0}
 
     def curve(self) -> dict[str, Any]:
         points = [{"labels": 4 * i, "value": i / 8, "low": i / 9, "high": i / 7} for i in range(1, 5)]
