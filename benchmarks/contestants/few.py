@@ -32,6 +32,7 @@ def work(told: dict[str, Any], seed: int) -> Work:
         keep = np.sort(chosen(len(tested), told["tested"], 0))
     else:
         tested, truth = texts, labels
-        keep = np.setdiff1d(chosen(len(texts), told["tested"] + 5 * told["labels"], 1_000), at)[: told["tested"]]
+        drawn = chosen(len(texts), told["tested"] + 5 * told["labels"], 1_000)
+        keep = np.sort(drawn[~np.isin(drawn, at)][: told["tested"]])
     classes = int(labels.max()) + 1
     return Work([texts[i] for i in at], labels[at], [tested[i] for i in keep], truth[keep], classes)
