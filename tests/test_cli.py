@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
+from modicum.auto.recipes import shipped_table
 from modicum.testing.backbone import toy_dataset
 
 
@@ -61,6 +62,26 @@ def test_fit_predict_select_export(modicum, files: Path) -> None:
     assert len(set(chosen)) == 5 and set(chosen) <= free
     code, out, err = modicum("export", model, "--out", files / "plain")
     assert code == 0 and (files / "plain" / "model.safetensors").is_file(), err
+
+
+def test_advice(modicum, files: Path) -> None:
+    asked = ("advise", files / "train.csv", *COLUMNS, "--backbone", files / "base", "--labels", 200, "--minutes", 9)
+    code, out, err = modicum(*asked, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["labels"] == 48 and found["classes"] == {"class-0": 16, "class-1": 16, "class-2": 16}
+    assert [one["labels"] for one in found["forecast"]] == [48, 72, 96, 192, 200]
+    assert all(one["low"] <= one["value"] <= one["high"] for one in found["forecast"])
+    assert found["strategy"] == "entropy" and found["recipe"] in {one.name for one in shipped_table().recipes}
+    code, out, err = modicum(*asked, "--labels-at", 30)
+    assert code == 0, err
+    assert "30 labels in 3 classes" in out and "Label next by entropy" in out and "In 9 minutes" in out
+    for more, message in (
+        (("--labels", 20), "more than the 48 that there are"),
+        (("--labels-at", 10), "20 labels or more"),
+    ):
+        code, out, err = modicum(*asked[:6], *more)
+        assert code == 1 and message in err, (out, err)
 
 
 @pytest.mark.parametrize("command", ["dynamics", "cka", "shares"])

@@ -105,11 +105,11 @@ class AutoEngine(Engine):
         """Choose for each job, then train the jobs of one recipe side by side; results in the order of the jobs."""
         limit = None if self.auto.minutes is None else self.auto.minutes * 60 / max(1, len(jobs))
         different, which = distinct(jobs)
-        choices = [self._choose(job, limit) for job in different]
+        choices = [self.choose(job, limit) for job in different]
         found: dict[int, Fitted] = {}
         for name in dict.fromkeys(chosen.recipe.name for chosen in choices):
             mine = [i for i, chosen in enumerate(choices) if chosen.recipe.name == name]
-            trained = self._of(choices[mine[0]].recipe).fit([different[i] for i in mine], on_fit)
+            trained = self.by(choices[mine[0]].recipe).fit([different[i] for i in mine], on_fit)
             found |= dict(zip(mine, trained, strict=True))
         done = [
             _finished(found[i], job, chosen) for i, (job, chosen) in enumerate(zip(different, choices, strict=True))
@@ -117,17 +117,19 @@ class AutoEngine(Engine):
         self.chosen = [choices[i] for i in which]
         return [done[i] for i in which]
 
-    def _choose(self, job: FitJob, limit: float | None) -> Chosen:
+    def choose(self, job: FitJob, limit: float | None = None) -> Chosen:
+        """The recipe for these labels. limit: seconds that choosing and training may take."""
         if self.task == "regression":
             return Chosen(self.table.recipes[0], "for values there is one recipe", (), None)
 
         def cross_validate(recipe: Recipe, folds: int, repeat: int) -> tuple[np.ndarray, float]:
-            said, seconds = self._of(recipe).out_of_fold([job], folds, repeat)
+            said, seconds = self.by(recipe).out_of_fold([job], folds, repeat)
             return said[0], seconds[0]
 
         return choose(job, self.table, cross_validate, limit)
 
-    def _of(self, recipe: Recipe) -> Engine:
+    def by(self, recipe: Recipe) -> Engine:
+        """What trains by a recipe of the table."""
         if recipe.name not in self._engines:
             method, training = make_one_method(recipe.method), recipe.over(self.asked)
             self._engines[recipe.name] = Engine(

@@ -40,6 +40,7 @@ Seeds = Annotated[int, typer.Option("--seeds", help="Runs of each method.")]
 Test = Annotated[
     str | None, typer.Option("--test", help="Labelled data to test on; without, some labels are held out.")
 ]
+LabelsAt = Annotated[int | None, typer.Option("--labels-at", help="Use only so many of the labels, drawn at random.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the labels.")]
 BackboneName = Annotated[str, typer.Option("--backbone", help="minilm, a folder, or a name on the Hugging Face hub.")]
 MaxLength = Annotated[int, typer.Option("--max-length", help="Texts are cut to so many tokens.")]
@@ -117,16 +118,20 @@ _question("shares", "0.1,0.3,0.5,0.7,1", 5, "Compare methods on growing shares o
 def fit(
     data: Labelled,
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
-    method: Annotated[str, typer.Option(help="See: modicum methods; auto chooses by your labels.")] = "lora",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="See: modicum methods; auto chooses by your labels. [default: auto; lora where --epochs, --objective,"
+            " --tapt or --set are given]"
+        ),
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="The most that auto may take.")] = None,
     backbone: BackboneName = "minilm",
     text: Text = None,
     label: Label = None,
     pair: Pair = None,
     id: Id = None,
-    labels_at: Annotated[
-        int | None, typer.Option("--labels-at", help="Use only so many of the labels, drawn at random.")
-    ] = None,
+    labels_at: LabelsAt = None,
     test: Annotated[str | None, typer.Option(help="Labelled data to report quality on.")] = None,
     epochs: Epochs = None,
     tapt: Annotated[
@@ -157,6 +162,39 @@ def fit(
         seed=seed,
         options=option or [],
         precision=precision,
+        skip_bad_rows=skip_bad_rows,
+        as_json=json,
+    )
+
+
+@app.command()
+def advise(
+    data: Labelled,
+    labels: Annotated[int | None, typer.Option(help="How many labels there will be. [default: twice as many]")] = None,
+    minutes: Annotated[float | None, typer.Option(help="The most that choosing and training may take.")] = None,
+    worth: Annotated[float, typer.Option(help="The macro-F1 that 100 more labels must bring.")] = 0.01,
+    labels_at: LabelsAt = None,
+    backbone: BackboneName = "minilm",
+    text: Text = None,
+    label: Label = None,
+    pair: Pair = None,
+    id: Id = None,
+    seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
+    skip_bad_rows: Skip = False,
+    json: Json = False,
+) -> None:
+    """Say how to train, what to label next, and what further labels are likely to bring."""
+    from modicum.cli.advise import advise as run
+
+    run(
+        data,
+        labels,
+        minutes,
+        worth=worth,
+        labels_at=labels_at,
+        backbone=backbone,
+        columns={"text": text, "label": label, "pair": pair, "id": id},
+        seed=seed,
         skip_bad_rows=skip_bad_rows,
         as_json=json,
     )

@@ -23,6 +23,8 @@ from modicum.engine.precision import Precision
 from modicum.strategies import STRATEGIES
 from modicum.strategies.base import Strategy, View
 
+ONE = "lora"
+"""The method where someone says how to train, and not by which one."""
 FORMATS = (".csv", ".jsonl", ".parquet")
 Columns = Mapping[str, str | None]
 
@@ -30,7 +32,7 @@ Columns = Mapping[str, str | None]
 def fit(
     data: str,
     out: Path,
-    method: str,
+    method: str | None,
     backbone: str,
     *,
     minutes: float | None,
@@ -52,8 +54,10 @@ def fit(
     dataset = _load(train_path, columns, skip_bad_rows, quiet=as_json)
     if not len(dataset.labelled_positions()):
         raise DataError(f"{data} has no labels to train on: name its label column with --label")
-    chosen = _subset(dataset, labels_at, seed)
+    chosen = drawn(dataset, labels_at, seed)
     training = {name: value for name, value in (("epochs", epochs), ("objective", objective)) if value is not None}
+    if method is None:
+        method = ONE if training or tapt or options else AUTO
     choice = {"name": method, **_options(options), **_within(method, minutes, training)}
     model = Classifier(backbone, choice, seed=seed, training=training, tapt=tapt, precision=_precision(precision))
     held = None  # read before training: a wrong name should cost a second, not an afternoon
@@ -191,7 +195,8 @@ def _told(model: Classifier) -> list[str]:
     return [*tried, f"Chose {model.recipe_}: {model.chosen_.reason}."]
 
 
-def _subset(dataset: Dataset, labels_at: int | None, seed: int) -> np.ndarray:
+def drawn(dataset: Dataset, labels_at: int | None, seed: int) -> np.ndarray:
+    """Rows with a label: all, or so many at random."""
     known = dataset.labelled_positions()
     if labels_at is None:
         return known

@@ -90,13 +90,15 @@ class Engine:
                 on_fit(len(chosen))
         return done
 
-    def out_of_fold(self, jobs: Sequence[FitJob], folds: int, repeat: int = 0) -> tuple[list[np.ndarray], list[float]]:
+    def out_of_fold(
+        self, jobs: Sequence[FitJob], folds: int, repeat: int = 0, thin: int = 1
+    ) -> tuple[list[np.ndarray], list[float]]:
         """What models say of labels that they were not trained on, and seconds of training, by job: see ``folds``."""
 
         def outputs(weights: Weights, ids: Sequence[ExampleId]) -> np.ndarray:
             return self.scorer(weights).outputs(self.positions(ids))
 
-        return out_of_fold(jobs, folds, self._in_banks, outputs, repeat)
+        return out_of_fold(jobs, folds, self._in_banks, outputs, repeat, thin)
 
     def _calibrated(self, jobs: Sequence[FitJob], done: Sequence[Fitted]) -> list[Fitted]:
         """The same models with temperatures that suit what cross-validation says of their labels."""

@@ -34,15 +34,19 @@ def deal(targets: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarra
 
 
 def out_of_fold(
-    jobs: Sequence[FitJob], folds: int, fit: Fit, outputs: Outputs, repeat: int = 0
+    jobs: Sequence[FitJob], folds: int, fit: Fit, outputs: Outputs, repeat: int = 0, thin: int = 1
 ) -> tuple[list[np.ndarray], list[float]]:
     """What models say of labels that they were not trained on, and the seconds that training took, by job.
 
     A model is trained on all folds but one, all of them side by side. The outputs are (n, classes) probabilities or
-    (n,) values, in the job's order. repeat: other numbers deal other folds.
+    (n,) values, in the job's order. repeat: other numbers deal other folds. thin: of the other folds' labels one in so
+    many is trained on.
     """
     dealt = [deal(job.targets, folds, stream(job.seed, "folds", job.round, repeat)) for job in jobs]
     parts = [part(job, own != fold) for job, own in zip(jobs, dealt, strict=True) for fold in range(folds)]
+    if thin > 1:
+        rngs = (stream(one.seed, "thin", one.round, repeat, i % folds) for i, one in enumerate(parts))
+        parts = [part(one, deal(one.targets, thin, rng) == 0) for one, rng in zip(parts, rngs, strict=True)]
     fitted = fit(parts)
     found, seconds = [], []
     for i, (job, own) in enumerate(zip(jobs, dealt, strict=True)):

@@ -1,0 +1,157 @@
+"""What further labels are likely to bring: a forecast of the learning curve from the labels at hand, with its doubt.
+
+The error 1 - macro-F1 is taken to fall as a power of the number of labels. Cross-validation with all labels of the
+other folds, and with half of them, says where the curve is and how it falls; what was seen on other data sets says how
+it usually falls, and how far such forecasts are off. All is weighed by its variance, in the logarithm.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+from scipy.stats import norm
+
+from modicum.analysis.metrics import macro_f1
+from modicum.base.rng import stream
+from modicum.base.spec import Record
+from modicum.base.training import FitJob
+from modicum.engine.engine import Engine
+
+SHIPPED = Path(__file__).parent / "known.toml"
+FOLDS, THIN = 5, 2
+RESAMPLES = 500
+STEP, SIGHT = 100, 20
+"""Labels that must bring something; and how many times the labels at hand a forecast looks ahead at most."""
+LEAST_ERROR = 0.002
+"""No forecast is better than this: a hundred labels cannot tell a perfect model from one that errs so rarely."""
+
+
+class Curves(Record):
+    """How learning curves fell on other data: log error = offset - slope · log labels, from where cross-validation is.
+
+    slope, slope_sd: mean and spread between data sets. offset, offset_sd: of test over cross-validated error, with all
+    that no label can foretell.
+    """
+
+    slope: float
+    slope_sd: float = Field(gt=0)
+    offset: float
+    offset_sd: float = Field(gt=0)
+
+
+class Known(Record):
+    """What was measured on other data. rare_share: of the labels, below which a class is rare.
+
+    usual, rare, cold: the strategies to take, where a class is rare, and before there is a label.
+    """
+
+    curves: Curves
+    usual: str
+    rare: str
+    rare_share: float = Field(gt=0, lt=1)
+    cold: str
+
+
+@cache
+def shipped_knowledge() -> Known:
+    """What comes with Modicum."""
+    return Known(**tomllib.loads(SHIPPED.read_text(encoding="utf-8")))
+
+
+class Evidence(Record):
+    """What cross-validation says of the labels at hand.
+
+    labels: on which models were trained, with all and with a part of the other folds'. log_errors: of these two.
+    covariance: of the two, over resamples of the labels. seconds: of training one model a label.
+    """
+
+    labels: tuple[int, int]
+    log_errors: tuple[float, float]
+    covariance: tuple[tuple[float, float], tuple[float, float]]
+    seconds: float = Field(ge=0)
+
+    @property
+    def reached(self) -> float:
+        """Macro-F1 by cross-validation."""
+        return float(1 - np.exp(self.log_errors[0]))
+
+
+class Forecast(Record):
+    """Macro-F1 to be expected with so many labels, and the limits of its 90 % interval."""
+
+    labels: int
+    value: float
+    low: float
+    high: float
+
+
+def gather(engine: Engine, job: FitJob) -> Evidence:
+    """Cross-validate the labels of a job, with all and with half of the other folds' labels.
+
+    Raises:
+        SpecError: there are fewer labels than folds.
+    """
+    n, errors, seconds, trained = len(job.ids), [], 0.0, []
+    draws = stream(job.seed, "advice", job.round).integers(0, n, (RESAMPLES, n))
+    every = np.vstack([np.arange(n), draws])
+    for thin in (1, THIN):
+        (said,), (spent,) = engine.out_of_fold([job], FOLDS, thin=thin)
+        predicted = said.argmax(1)
+        errors.append([np.log(max(LEAST_ERROR, 1 - macro_f1(job.targets[rows], predicted[rows]))) for rows in every])
+        trained.append(max(1, round(n * (1 - 1 / FOLDS) / thin)))
+        seconds += spent
+    found = np.array(errors)
+    covariance = np.cov(found[:, 1:]) + 1e-6 * np.eye(2)
+    return Evidence(
+        labels=(trained[0], trained[1]),
+        log_errors=(float(found[0, 0]), float(found[1, 0])),
+        covariance=tuple(tuple(row) for row in covariance.tolist()),
+        seconds=seconds / (FOLDS * sum(trained)),
+    )
+
+
+def forecast(evidence: Evidence, labels: int, curves: Curves, confidence: float = 0.9) -> Forecast:
+    """What so many labels, drawn as those at hand were, are expected to reach."""
+    mean, deviation = log_error(evidence, labels, curves)
+    spread = deviation * float(norm.ppf(0.5 + confidence / 2))
+    low, value, high = (1 - max(LEAST_ERROR, min(1.0, float(np.exp(mean + by)))) for by in (spread, 0.0, -spread))
+    return Forecast(labels=labels, value=value, low=low, high=high)
+
+
+def log_error(evidence: Evidence, labels: int, curves: Curves) -> tuple[float, float]:
+    """Mean and standard deviation of the logarithm of the test error with so many labels.
+
+    The two log errors are l and l + slope · log(ratio), with their covariance; l is not known beforehand, the slope as
+    on other data. Of these the posterior is normal, and the forecast a linear map of it.
+    """
+    ratio = np.log(evidence.labels[0] / evidence.labels[1])
+    design = np.array([[1.0, 0.0], [1.0, ratio]])
+    precision = np.linalg.inv(np.array(evidence.covariance))
+    prior = np.diag([0.0, curves.slope_sd**-2])
+    posterior = np.linalg.inv(design.T @ precision @ design + prior)
+    told = design.T @ precision @ np.array(evidence.log_errors) + prior @ np.array([0.0, curves.slope])
+    onward = np.array([1.0, -np.log(labels / evidence.labels[0])])
+    mean = float(onward @ posterior @ told) + curves.offset
+    return mean, float(np.sqrt(onward @ posterior @ onward + curves.offset_sd**2))
+
+
+def enough(evidence: Evidence, labels: int, worth: float, curves: Curves) -> int | None:
+    """From how many labels on ``STEP`` more are expected to bring less macro-F1 than is worth it; None beyond sight."""
+    for at in range(labels, SIGHT * labels + STEP, STEP // 2):
+        if forecast(evidence, at + STEP, curves).value - forecast(evidence, at, curves).value < worth:
+            return at
+    return None
+
+
+def strategy_for(counts: Mapping[str, int], known: Known) -> tuple[str, str]:
+    """What to ask for next, and why. counts: labels by class."""
+    total, rarest = sum(counts.values()), min(counts, key=lambda name: counts[name])
+    share = counts[rarest] / total
+    if share < min(known.rare_share, 1 / (2 * len(counts))):
+        return known.rare, f"{rarest!r} has {counts[rarest]} of {total} labels: it looks for rare classes"
+    return known.usual, "no class is rare"

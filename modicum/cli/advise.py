@@ -1,0 +1,114 @@
+"""``modicum advise``: how to train, what to label next, and what further labels are likely to bring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from modicum.api.classifier import Classifier
+from modicum.auto import advice
+from modicum.auto.engine import AUTO, AutoEngine
+from modicum.base.errors import DataError, SpecError
+from modicum.base.training import FitJob
+from modicum.cli import console
+from modicum.cli.models import drawn
+from modicum.data.dataset import Dataset
+from modicum.data.shipped import shipped
+from modicum.data.sources import load
+
+LEAST = 20
+"""Labels from which on cross-validation says something."""
+
+
+def advise(
+    data: str,
+    labels: int | None,
+    minutes: float | None,
+    *,
+    worth: float,
+    labels_at: int | None,
+    backbone: str,
+    columns: Mapping[str, str | None],
+    seed: int,
+    skip_bad_rows: bool,
+    as_json: bool,
+) -> None:
+    """Look at the labels of a file, and say what they are worth and what more would be."""
+    known, shown = advice.shipped_knowledge(), shipped(data)
+    dataset = load(str(shown[0]) if shown else data, skip_bad_rows=skip_bad_rows, **columns)
+    at = drawn(dataset, labels_at, seed)
+    counts = _counts(dataset, at, known.cold)
+    if labels is not None and labels <= len(at):
+        raise SpecError(f"--labels is how many there will be, more than the {len(at)} that there are, got {labels}")
+    model = Classifier(backbone, AUTO if minutes is None else {"name": AUTO, "minutes": minutes}, seed=seed)
+    engine = model.engine(dataset, dataset.task, len(dataset.classes))
+    assert isinstance(engine, AutoEngine)
+    job = FitJob(tuple(dataset.ids[int(row)] for row in at), dataset.labels[at], seed, 0)
+    chosen = engine.choose(job, None if minutes is None else 60 * minutes)
+    evidence = advice.gather(engine.by(chosen.recipe), job)
+    strategy, because = advice.strategy_for(counts, known)
+    budgets = sorted({len(at), round(1.5 * len(at)), 2 * len(at), 4 * len(at), labels or 2 * len(at)})
+    found: dict[str, Any] = {
+        "labels": len(at), "classes": counts, "recipe": chosen.recipe.name, "reason": chosen.reason,
+        "strategy": strategy, "because": because,
+        "forecast": [advice.forecast(evidence, n, known.curves).model_dump() for n in budgets],
+        "training_seconds": [round(n * evidence.seconds, 1) for n in budgets],
+        "enough": advice.enough(evidence, len(at), worth, known.curves), "worth": worth,
+    }  # fmt: skip
+    if as_json:
+        console.emit("advice", **found)
+    else:
+        _say(found, minutes, evidence)
+
+
+def _counts(dataset: Dataset, at: np.ndarray, cold: str) -> dict[str, int]:
+    """Labels by class.
+
+    Raises:
+        SpecError: they are values. DataError: they are too few.
+    """
+    if dataset.task == "regression":
+        raise SpecError("advice is for classes, and these labels are values")
+    counts = np.bincount(dataset.labels[at].astype(np.int64), minlength=len(dataset.classes)).tolist()
+    if len(at) < LEAST or sum(count > 1 for count in counts) < 2:
+        raise DataError(
+            f"advice needs {LEAST} labels or more and two classes with two or more of them, and {dataset.name} has"
+            f" {len(at)}: label some first, of texts that differ much (modicum label; its first batch is by {cold})"
+        )
+    return dict(zip(dataset.classes, counts, strict=True))
+
+
+def _say(found: Mapping[str, Any], minutes: float | None, evidence: advice.Evidence) -> None:
+    counts: dict[str, int] = found["classes"]
+    rarest = min(counts, key=lambda name: counts[name])
+    console.say(f"{found['labels']} labels in {len(counts)} classes; the rarest, {rarest!r}, has {counts[rarest]}.")
+    console.say(f"Train with {found['recipe']}: {found['reason']}.")
+    console.say(f"Label next by {found['strategy']}: {found['because']}.")
+    console.table(
+        ("labels", "macro-F1", "90 % interval", "training a model"),
+        [
+            (f"{one['labels']:,}", f"{one['value']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}", f"{seconds:,.0f} s")
+            for one, seconds in zip(found["forecast"], found["training_seconds"], strict=True)
+        ],
+        title="Random labels are expected to reach",
+        plain_columns=0,
+    )
+    now, end = found["labels"], found["enough"]
+    if end is None:
+        console.say(f"{advice.STEP} more labels are worth it as far as one can see.")
+    elif end == now:
+        console.say(f"{advice.STEP} more labels are expected to bring less than {found['worth']:g}: these are enough.")
+    else:
+        console.say(
+            f"From about {end:,} labels on, {advice.STEP} more are expected to bring less than {found['worth']:g}."
+        )
+    if minutes is not None and evidence.seconds:
+        console.say(
+            f"In {minutes:g} minutes this machine trains on about {round(60 * minutes / evidence.seconds):,} labels."
+        )
+    console.say(
+        f"By {advice.FOLDS}-fold cross-validation, as if the labels had been drawn at random. Where a model chose them,"
+        " this is about harder texts than usual."
+    )
