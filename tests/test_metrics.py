@@ -28,6 +28,7 @@ def test_three_classes() -> None:
         "brier": (0.06 + 0.375 + 1.14 + 0.06 + 0.375 + (0.16 + 0.1225 + 0.5625)) / 6,
         # by confidence: 0.4 (wrong); 0.5 twice (right); 0.7 (wrong); 0.8 twice (right), each in a bin of its own
         "ece": (0.4 + 2 * 0.5 + 0.7 + 2 * 0.2) / 6,
+        "rarest_recall": 0.0,
     })  # fmt: skip
 
 
@@ -37,6 +38,12 @@ def test_two_classes_have_an_f1_of_the_second() -> None:
     assert found["f1"] == pytest.approx(2 / 3)  # 2 of 3 found, 2 of 3 right
     assert found["macro_f1"] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert found["matthews"] == pytest.approx((2 * 1 - 1 * 1) / math.sqrt(3 * 3 * 2 * 2))
+
+
+def test_the_rarest_class_is_that_of_the_truth() -> None:
+    truth, proba = np.array([0, 0, 0, 1, 1, 2, 2, 2]), np.eye(3)[[0, 1, 1, 1, 0, 2, 2, 1]]
+    assert evaluate("classification", truth, proba)["rarest_recall"] == 0.5
+    assert evaluate("classification", truth[:2], proba[:2])["rarest_recall"] == 0.5
 
 
 def test_macro_f1_leaves_out_classes_that_are_neither_true_nor_predicted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -236,3 +237,22 @@ def test_only_the_rows_of_a_split(tmp_path: Path) -> None:
         load_data(Data(train=path, where={"part": "z"}))
     with pytest.raises(DataError, match="has no split column 'prat'"):
         load_data(Data(train=path, where={"prat": "x"}))
+
+
+def test_classes_made_rare(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"text": f"text {i}", "label": ("spam", "ham", "news")[i % 3]} for i in range(600)]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    train, test = load_data(Data(train=str(path), class_shares={"spam": 0.05}))
+    for part in (train, test):
+        counts = dict(zip(part.classes, np.bincount(part.labels, minlength=3).tolist(), strict=True))
+        assert counts["ham"] == counts["news"] and counts["spam"] / len(part) == pytest.approx(0.05, abs=0.005)
+    assert load_data(Data(train=str(path), class_shares={"spam": 0.05}))[0].fingerprint == train.fingerprint
+    assert len(load_data(Data(train=str(path)))[0]) == 480
+    for shares, message in (
+        ({"spma": 0.05}, "names classes of the data"),
+        ({"spam": 0.6, "ham": 0.5}, "leaves the others a share"),
+        ({"spam": 0.5}, "wants 320 rows of 'spam'"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            load_data(Data(train=str(path), class_shares=shares))

@@ -25,7 +25,8 @@ def evaluate(task: Task, truth: np.ndarray, outputs: np.ndarray) -> dict[str, fl
 
 def classification(truth: np.ndarray, proba: np.ndarray) -> dict[str, float]:
     """Macro-F1 (over the classes in truth or predictions), accuracy (= micro-F1), Matthews correlation, log loss, Brier
-    score, expected calibration error; F1 of class 1 where there are two."""
+    score, expected calibration error, the recall of the class that is rarest in truth; F1 of class 1 where there are
+    two."""
     predicted = proba.argmax(1)
     likelihood = np.clip(proba[np.arange(len(truth)), truth].astype(np.float64), 1e-12, 1.0)
     found = {
@@ -35,6 +36,7 @@ def classification(truth: np.ndarray, proba: np.ndarray) -> dict[str, float]:
         "log_loss": float(-np.log(likelihood).mean()),
         "brier": float(((proba - np.eye(proba.shape[1])[truth]) ** 2).sum(1).mean()),
         "ece": calibration_error(truth, proba),
+        "rarest_recall": rarest_recall(truth, predicted),
     }
     if proba.shape[1] == 2:
         found["f1"] = float(metrics.f1_score(truth, predicted, pos_label=1, zero_division=0))
@@ -44,6 +46,13 @@ def classification(truth: np.ndarray, proba: np.ndarray) -> dict[str, float]:
 def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
     """The mean F1 of the classes in truth or predictions."""
     return float(metrics.f1_score(truth, predicted, average="macro", zero_division=0))
+
+
+def rarest_recall(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """The share that was found of the class with the fewest examples in truth, the first of several."""
+    classes, counts = np.unique(truth, return_counts=True)
+    rarest = truth == classes[counts.argmin()]
+    return float((predicted[rarest] == truth[rarest]).mean())
 
 
 def calibration_error(truth: np.ndarray, proba: np.ndarray, bins: int = 15) -> float:

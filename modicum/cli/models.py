@@ -75,12 +75,8 @@ def fit(
 
     model.fit_dataset(dataset.subset(chosen), texts=dataset, on_epoch=told)
     model.save(out)
-    facts: dict[str, Any] = {
-        "labels": len(chosen),
-        "steps": model.n_steps_,
-        "parameters": model.n_parameters_,
-        "model": str(out),
-    }
+    facts: dict[str, Any] = {"labels": len(chosen), "steps": model.n_steps_, "parameters": model.n_parameters_}
+    facts["model"] = str(out)
     if model.chosen_ is not None:
         facts |= {"recipe": model.recipe_, "reason": model.chosen_.reason}
     if held is not None:

@@ -43,6 +43,7 @@ METRIC_NAMES = {
     "log_loss": "log loss",
     "brier": "Brier score",
     "ece": "calibration error",
+    "rarest_recall": "recall of the rarest class",
     "loss": "loss",
 }
 

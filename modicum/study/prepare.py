@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -69,9 +70,35 @@ def load_data(data: Data) -> tuple[Dataset, Dataset]:
         test = test.subset(test.labelled_positions())
         if not len(test):
             raise SpecError(f'{str(test_path)!r} has no labels to test on: name its label column with label = "..."')
-        return train, test.with_classes(train.classes) if train.task == "classification" else test
-    kept, held = hold_out(train, data.test_share)
-    return train.subset(kept), train.subset(held)
+        test = test.with_classes(train.classes) if train.task == "classification" else test
+    else:
+        kept, held = hold_out(train, data.test_share)
+        train, test = train.subset(kept), train.subset(held)
+    return thinned(train, data.class_shares), thinned(test, data.class_shares)
+
+
+def thinned(dataset: Dataset, shares: Mapping[str, float]) -> Dataset:
+    """The data set with some classes made so rare, the same rows always.
+
+    Raises:
+        SpecError: it has no such class, or the class is rarer already.
+    """
+    if not shares:
+        return dataset
+    strangers = [name for name in shares if name not in dataset.classes]
+    if strangers or sum(shares.values()) >= 1:
+        raise SpecError(
+            f"class_shares names classes of the data ({', '.join(dataset.classes)}) and leaves the others a share, got"
+            f" {dict(shares)}"
+        )
+    keep = ~np.isin(dataset.labels, [dataset.classes.index(name) for name in shares])
+    whole = keep.sum() / (1 - sum(shares.values()))
+    for name, share in shares.items():
+        rows, wanted = np.flatnonzero(dataset.labels == dataset.classes.index(name)), round(share * whole)
+        if wanted > len(rows):
+            raise SpecError(f"class_shares wants {wanted} rows of {name!r}, and {dataset.name!r} has {len(rows)}")
+        keep[stream(0, "class-shares", name).permutation(rows)[:wanted]] = True
+    return dataset.subset(np.flatnonzero(keep))
 
 
 def hold_out(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,8 @@ class Data(Record):
     train: a file, or the name of a data set that comes with Modicum (``helpdesk``). test: a file; without one,
     ``test_share`` of train is held out (stratified, the same for every trial). text, pair, label, id: column names,
     guessed where absent. where: a column of ``train`` and the value that rows must have there, ``{split = "train"}``.
-    metric: this set's own main one, where data sets are judged by different ones.
+    metric: this set's own main one, where data sets are judged by different ones. class_shares: classes to be made
+    rare, ``{spam = 0.05}``: rows of theirs are left out at random, in train and test, until they have these shares.
     """
 
     name: str = ""
@@ -40,6 +41,7 @@ class Data(Record):
     where: dict[str, str] = Field(default={}, max_length=1)
     skip_bad_rows: bool = False
     test_share: float = Field(default=0.2, gt=0, lt=1)
+    class_shares: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
     metric: str | None = None
 
     @property
