@@ -18,11 +18,12 @@ from modicum.base.errors import DataError, SpecError, UnknownName
 from modicum.engine.engine import Engine
 from modicum.report import ReportSource, write_report
 from modicum.study import run as run_module
-from modicum.study.prepare import load_data
+from modicum.study.prepare import load_data, make_warm
 from modicum.study.run import load_results
 from modicum.study.spec import Data, Study, parse_study, read_study
 
 PAPERS = Path(__file__).resolve().parents[1] / "papers"
+STUDIES = sorted((PAPERS.parent / "benchmarks" / "studies").glob("*.toml"))
 MLM = {"objective": "mlm", "epochs": 2, "batch_size": 16}
 
 
@@ -256,3 +257,12 @@ def test_classes_made_rare(tmp_path: Path) -> None:
     ):
         with pytest.raises(SpecError, match=message):
             load_data(Data(train=str(path), class_shares=shares))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_studies_of_the_benchmarks_are_sound(path: Path) -> None:
+    made = read_study(path)
+    assert made.claims and all(len(grid.seeds) == 5 for grid in made.grids)
+    for grid in made.grids:
+        assert grid.loop.warm_start <= grid.loop.budget
+        make_warm(grid.loop.warm_strategy)
