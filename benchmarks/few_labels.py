@@ -57,7 +57,7 @@ def entries(system: str, name: str, labels: int, options: Any, data: str) -> lis
         settings = common | {"features": system, "seeds": options.seeds}
         return [Entry(what, system, "linear_few.py", "huggingface", settings=settings, given=given)]
     more: dict[str, dict[str, Any]] = {
-        "auto": {},
+        "auto": {"evidence": labels < max(options.labels)},
         "setfit": {"pairs": 2 if options.quick else 20 * (labels > MOST_PAIRS)},
         "small-text": {"epochs": 1 if options.quick else 30, "batch": 32, "learning_rate": 2e-4},
         "huggingface": {},

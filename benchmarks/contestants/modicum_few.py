@@ -1,6 +1,7 @@
 """Modicum on few labels: ``auto``, or one recipe of its table for several seeds side by side.
 
 Timed: choosing and training, from texts; the encoder is loaded before. Of a recipe's seeds the shared time is divided.
+With ``evidence`` the labels are then cross-validated as ``modicum advise`` does it, untimed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from few import work
 
 from modicum import Classifier
 from modicum.analysis.metrics import classification
+from modicum.auto.advice import gather
 from modicum.auto.engine import make_one_method
 from modicum.auto.recipes import Recipe
 from modicum.base.training import FitJob, Training
@@ -32,7 +34,15 @@ def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
     proba[:, model.classes_.astype(np.int64)] = model.predict_proba(given.tested)
     found = quality(given.truth, proba.argmax(1)) | classification(given.truth, proba)
     tried = {t.recipe.name: float(np.mean(t.scores)) for t in model.chosen_.tried if t.scores}
-    return result | {"runs": {str(told["seed"]): found}, "chosen": model.recipe_, "tried": tried}
+    result |= {"runs": {str(told["seed"]): found}, "chosen": model.recipe_, "tried": tried}
+    if told.get("evidence"):
+        texts = Dataset.from_lists(given.texts, for_training=False)
+        engine = Engine(
+            backbone, Corpus(backbone, texts), make_one_method(model.chosen_.recipe.method),
+            model.chosen_.recipe.over(Training()), "classification", given.classes,
+        )  # fmt: skip
+        result["evidence"] = gather(engine, FitJob(texts.ids, given.labels, told["seed"], 0)).model_dump()
+    return result
 
 
 def recipe(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:

@@ -1,0 +1,98 @@
+"""How far `modicum advise` may be trusted: its forecasts of the next number of labels against what came.
+
+    python benchmarks/advise.py
+
+Reads what ``few_labels.py`` measured: cross-validation of each seed's labels, and the test set's macro-F1 with these
+labels and with more. The four numbers of ``modicum/auto/known.toml`` are fitted on all data sets but one, and tried on
+that one; the table says how many of its 90 % intervals held. The numbers to ship are those of all sets.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+from harness.environments import ROOT
+from harness.tables import markdown
+from scipy.optimize import minimize
+
+from modicum.auto.advice import LEAST_ERROR, Curves, Evidence, forecast, log_error
+
+RESULTS = ROOT / "benchmarks" / "results" / "few_labels.json"
+
+
+class Case(NamedTuple):
+    """A forecast to make: from a seed's evidence to the macro-F1 that so many labels reached."""
+
+    data: str
+    seed: int
+    evidence: Evidence
+    labels: int
+    reached: float
+
+
+def cases() -> list[Case]:
+    """From each number of labels to itself and to the next larger one that was measured."""
+    kept: dict[tuple[str, int, int], dict[str, Any]] = {}
+    if not RESULTS.is_file():
+        return []
+    for one in json.loads(RESULTS.read_text(encoding="utf-8"))["measurements"]:
+        if one["system"] == "auto" and "result" in one:
+            told = one["settings"]
+            kept[told["dataset"], told["seed"], told["labels"]] = one["result"]
+    found = []
+    for (data, seed, labels), result in kept.items():
+        if "evidence" not in result:
+            continue
+        later = sorted(n for name, s, n in kept if (name, s) == (data, seed) and n >= labels)[:2]
+        for n in later:
+            reached = kept[data, seed, n]["runs"][str(seed)]["macro_f1"]
+            found.append(Case(data, seed, Evidence(**result["evidence"]), n, reached))
+    return found
+
+
+def fitted(seen: list[Case]) -> Curves:
+    """The numbers under which what came is most likely, all logarithms of errors being normal."""
+
+    def curves(values: np.ndarray) -> Curves:
+        slope, log_slope_sd, offset, log_offset_sd = values
+        return Curves(slope=slope, slope_sd=np.exp(log_slope_sd), offset=offset, offset_sd=np.exp(log_offset_sd))
+
+    def loss(values: np.ndarray) -> float:
+        total = 0.0
+        for case in seen:
+            mean, deviation = log_error(case.evidence, case.labels, curves(values))
+            total += np.log(deviation) + (np.log(max(LEAST_ERROR, 1 - case.reached)) - mean) ** 2 / (2 * deviation**2)
+        return total
+
+    bounds = [(0.0, 1.0), (np.log(0.02), 0.0), (-0.5, 0.5), (np.log(0.02), 0.0)]
+    return curves(minimize(loss, np.array([0.3, -2.0, 0.0, -2.0]), bounds=bounds).x)
+
+
+def main() -> None:
+    every, rows, inside = cases(), [], []
+    if not every:
+        print(
+            f"Nothing to do: {RESULTS.relative_to(ROOT)} holds no runs of auto with evidence; few_labels.py makes them."
+        )
+        return
+    for data in sorted({case.data for case in every}):
+        curves = fitted([case for case in every if case.data != data] or every)
+        own = [case for case in every if case.data == data and case.labels > case.evidence.labels[0] * 1.5]
+        made = [forecast(case.evidence, case.labels, curves) for case in own]
+        held = [one.low <= case.reached <= one.high for one, case in zip(made, own, strict=True)]
+        errors = [one.value - case.reached for one, case in zip(made, own, strict=True)]
+        inside += held
+        rows.append({
+            "data": data, "forecasts": len(own), "held, of 90 %": f"{np.mean(held):.2f}",
+            "mean error": f"{np.mean(errors):+.3f}", "mean absolute error": f"{np.mean(np.abs(errors)):.3f}",
+            "mean width": f"{np.mean([one.high - one.low for one in made]):.3f}",
+        })  # fmt: skip
+    print(markdown(rows))
+    print(f"\nAll: {np.mean(inside):.3f} of {len(inside)} intervals held.")
+    print(f"From all sets, for modicum/auto/known.toml: {fitted(every).model_dump()}")
+
+
+if __name__ == "__main__":
+    main()
