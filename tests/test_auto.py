@@ -140,6 +140,14 @@ def test_each_job_is_trained_as_was_chosen_for_it() -> None:
     assert all(tried.scores for tried in engine.chosen[0].tried)
 
 
+def test_without_a_search_what_is_known_decides() -> None:
+    known = table(recipe("a", steps=3), recipe("b", gain=0.1, steps=3))
+    parts = BACKBONE, Corpus(BACKBONE, DATA), Auto(search=False), Training(), "classification", 3
+    engine = AutoEngine(*parts, table=known)
+    (fitted,) = engine.fit(jobs_of(DATA, (20,)))
+    assert fitted.recipe == "b" and fitted.temperature is None and not engine.chosen[0].tried[0].scores
+
+
 def test_values_have_one_recipe() -> None:
     values = toy_dataset(30, classes=0)
     engine = auto_engine(recipe("a", objective="contrastive"), recipe("bb"), data=values)

@@ -28,10 +28,12 @@ class Auto(Record):
     """Chooses method, objective and length by cross-validation within the labels, weighed against the table's gains.
 
     minutes: the most that choosing and training may take; without, the number of labels says how far the search goes,
-    and the choice is the same on every machine. table: which recipes there are, as a hash; part of a trial's identity.
+    and the choice is the same on every machine. search: off, what is known of other data decides alone. table: which
+    recipes there are, as a hash; part of a trial's identity.
     """
 
     minutes: float | None = Field(default=None, gt=0)
+    search: bool = True
     table: str = Field(default_factory=lambda: digest(shipped_table().model_dump(mode="json")))
 
 
@@ -93,6 +95,8 @@ class AutoEngine(Engine):
         table: Table | None = None,
     ) -> None:
         self.auto, self.table = auto, _for_task(table or shipped_table(), task)
+        if not auto.search:
+            self.table = self.table.without_search()
         first = self.table.recipes[0]
         super().__init__(
             backbone, corpus, make_one_method(first.method), first.over(training), task, outputs, test=test

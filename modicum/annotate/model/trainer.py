@@ -6,7 +6,7 @@ database and never writes it; models and ranks are files that appear whole.
 
 Audit items are never trained on. The curve is then about the very model that people see, at the price of a fifth of the
 labels; training again without them for each measurement would cost every training twice. ``train_on_all`` makes the
-model to take home.
+model to take home, and for that one ``auto`` searches.
 """
 
 from __future__ import annotations
@@ -62,8 +62,6 @@ from modicum.strategies.base import View
 from modicum.study.gang import peak_memory_mb
 from modicum.study.prepare import make_warm
 
-LOOP_MINUTES = 0.5
-"""What ``auto`` may take for a model between labels; the one to take home has no limit."""
 KEPT = 3
 """Models whose files are kept."""
 SUGGESTION = np.dtype([("label", "<i2"), ("confidence", "<f2")])
@@ -122,7 +120,7 @@ class Trainer:
             plan = make_plan(known, model - 1)
             corpus, rows = self._corpus(store, known, plan.texts, LARGE)
         job = self._job(known, corpus, rows[np.searchsorted(plan.texts, known.trainable)], plan.round)
-        engine, classifier, fitted = self._fit(known.settings, corpus, job, LOOP_MINUTES)
+        engine, classifier, fitted = self._fit(known.settings, corpus, job, search=False)
         scoring = time.perf_counter()
         proba, picks = self._look(engine, fitted, known, plan, rows)
         record = self._measured(known, plan, proba, model) | {
@@ -146,12 +144,12 @@ class Trainer:
         self.say("trained", model=model, labels=len(job.ids), record=plain)
 
     def _fit(
-        self, settings: Settings, corpus: Corpus, job: FitJob, minutes: float | None = None
+        self, settings: Settings, corpus: Corpus, job: FitJob, search: bool = True
     ) -> tuple[Engine, Classifier, Fitted]:
-        """minutes: how long ``auto`` may look for the best way to train, where the settings do not say."""
+        """search: whether ``auto`` looks for the best way to train, where the settings do not say."""
         options = settings.method.options
-        if settings.method.name == AUTO and minutes is not None:
-            options = {"minutes": minutes, **options}
+        if settings.method.name == AUTO:
+            options = {"search": search, **options}
         backbone = settings.backbone if self.backbone is None else self.backbone
         classifier = Classifier(backbone, {"name": settings.method.name, **options}, seed=settings.seed)
         engine = classifier.engine(corpus.dataset, "classification", len(settings.classes))
