@@ -94,6 +94,7 @@ def test_the_shipped_messages_can_be_tried_out(modicum: Run, files: Path, served
     assert served[0]["users"] == ("lead", "annotator-1", "annotator-2") and served[0]["open_browser"]
     with closing(ProjectStore(files / "helpdesk-labels")) as store:
         assert len(store.settings.classes) > 2 and store.settings.audit == 10
+        assert store.settings.title == "helpdesk"
         assert not list(store.resolved()), "to be labelled anew"
     code, out, err = modicum("label", "helpdesk")
     assert code == 0 and "going on" in out

@@ -57,6 +57,7 @@ def begin(
     known = shipped(data)
     if known is not None:  # its labels are all known: it is there to be tried out
         named = named or _classes_in(known[0])
+        given.setdefault("title", data)
         data, columns = str(known[0]), {**columns, "label": ""}
     made = given | ({"classes": named} if named else {})
     began = time.perf_counter()
