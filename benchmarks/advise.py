@@ -17,7 +17,7 @@ from harness.environments import ROOT
 from harness.tables import markdown
 from scipy.optimize import minimize
 
-from modicum.auto.advice import LEAST_ERROR, Curves, Evidence, forecast, log_error
+from modicum.auto.advice import Curves, Evidence, forecast, log_error, shipped_knowledge
 
 RESULTS = ROOT / "benchmarks" / "results" / "few_labels.json"
 
@@ -57,13 +57,14 @@ def fitted(seen: list[Case]) -> Curves:
 
     def curves(values: np.ndarray) -> Curves:
         slope, log_slope_sd, offset, log_offset_sd = values
-        return Curves(slope=slope, slope_sd=np.exp(log_slope_sd), offset=offset, offset_sd=np.exp(log_offset_sd))
+        found = {"slope": slope, "slope_sd": np.exp(log_slope_sd), "offset": offset, "offset_sd": np.exp(log_offset_sd)}
+        return Curves(**found, noise=shipped_knowledge().curves.noise)
 
     def loss(values: np.ndarray) -> float:
         total = 0.0
         for case in seen:
             mean, deviation = log_error(case.evidence, case.labels, curves(values))
-            total += np.log(deviation) + (np.log(max(LEAST_ERROR, 1 - case.reached)) - mean) ** 2 / (2 * deviation**2)
+            total += np.log(deviation) + (np.log(max(1e-3, 1 - case.reached)) - mean) ** 2 / (2 * deviation**2)
         return total
 
     bounds = [(0.0, 1.0), (np.log(0.02), 0.0), (-0.5, 0.5), (np.log(0.02), 0.0)]

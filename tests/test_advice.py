@@ -13,7 +13,7 @@ from modicum.engine.engine import Engine
 from modicum.methods import METHODS
 from modicum.testing.backbone import fake_backbone, toy_dataset
 
-USUAL = Curves(slope=0.3, slope_sd=0.1, offset=0.0, offset_sd=0.1)
+USUAL = Curves(slope=0.3, slope_sd=0.1, offset=0.0, offset_sd=0.1, noise=0.001)
 
 
 def evidence(slope: float, noise: float, of_half: float | None = None, at: int = 80, error: float = 0.4) -> Evidence:
@@ -43,6 +43,29 @@ def test_doubt_grows_with_the_distance_and_with_the_noise() -> None:
     assert width(160, 0.1) < width(1600, 0.1) and width(160, 0.05) < width(160, 0.2)
 
 
+def test_equal_errors_are_no_certainty() -> None:
+    usual = USUAL.model_copy(update={"noise": 0.05})
+    near, far = (forecast(evidence(0.0, 1e-3), labels, usual) for labels in (100, 1000))
+    assert far.high - far.low > near.high - near.low and far.value > near.value
+    assert forecast(evidence(-0.9, 1e-3), 1000, USUAL).value == pytest.approx(0.6, abs=0.01), "labels do no harm"
+
+
+def test_no_error_in_few_labels_is_no_certainty_either() -> None:
+    class Perfect:
+        training = Training(steps=20)
+
+        def out_of_fold(self, jobs: list[FitJob], folds: int, thin: int = 1) -> tuple[list[np.ndarray], list[float]]:
+            return [np.eye(2)[jobs[0].targets]], [1.0]
+
+    widths = []
+    for n in (20, 200):
+        job = FitJob(tuple(f"t{i}" for i in range(n)), np.arange(n) % 2, 0, 0)
+        found = forecast(gather(Perfect(), job), n, USUAL)  # type: ignore[arg-type]
+        widths.append(found.high - found.low)
+        assert found.low < 1 - 1 / n < found.high <= 1
+    assert widths[0] > 0.05 > widths[1]
+
+
 def test_intervals_cover_what_they_say() -> None:
     rng, inside = np.random.default_rng(0), 0
     for _ in range(1000):
@@ -60,7 +83,7 @@ def test_evidence_of_real_models() -> None:
     engine = Engine(backbone, Corpus(backbone, data), METHODS.create("head"), Training(steps=20), "classification", 3)
     job = FitJob(data.ids, data.labels, 0, 0)
     found = gather(engine, job)
-    assert found.labels == (48, 24) and 0 <= found.reached <= 1 and found.seconds > 0
+    assert found.labels == (48, 24) and max(found.log_errors) <= 0 < found.seconds
     assert np.linalg.eigvalsh(np.array(found.covariance)).min() > 0
     same = gather(engine, job)
     assert same.log_errors == found.log_errors and same.covariance == found.covariance

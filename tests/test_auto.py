@@ -85,7 +85,7 @@ def test_known_gains_decide_the_order_and_all_where_there_is_no_search() -> None
     asked: list[tuple[str, int]] = []
     known = table(recipe("a", 0.0), recipe("bb", 0.3), rungs=0)
     chosen = choose(JOB, known, judged({}, asked))
-    assert chosen.recipe.name == "bb" and not asked and "other data" in chosen.reason and chosen.said is None
+    assert chosen.recipe.name == "bb" and not asked and "usual recipe" in chosen.reason and chosen.said is None
     steps = Recipe(name="x", method="lora", gain=[(10, 0.1), (50, -0.1)])
     assert [steps.expected(n) for n in (5, 10, 11, 1000)] == [0.1, 0.1, -0.1, -0.1]
 
@@ -100,9 +100,15 @@ def test_a_time_limit_leaves_out_what_does_not_fit(monkeypatch: pytest.MonkeyPat
         now[0] += 10
         return judge(*arguments)
 
-    chosen = choose(JOB, table(*THREE), slow, limit=22)
-    assert [name for name, _ in asked] == ["a"] and chosen.recipe.name == "a" and "as far as time went" in chosen.reason
-    assert choose(JOB, table(*THREE), slow, limit=40).recipe.name == "bb"
+    def take(limit: float) -> Any:
+        now[0] = 0.0
+        return choose(JOB, table(*THREE), slow, limit, cost=lambda _: 2.5)  # (3 folds + 1) * 2.5: what is timed here
+
+    assert take(9).said is None and not asked and "no time to compare" in take(9).reason
+    chosen = take(19)
+    assert [name for name, _ in asked] == ["a"] and "no time to compare" in chosen.reason and chosen.said is not None
+    chosen = take(29)
+    assert chosen.recipe.name == "bb" and "as far as time went" in chosen.reason
 
 
 def test_macro_f1_is_over_the_classes_there_are() -> None:
@@ -152,7 +158,7 @@ def test_values_have_one_recipe() -> None:
     values = toy_dataset(30, classes=0)
     engine = auto_engine(recipe("a", objective="contrastive"), recipe("bb"), data=values)
     fitted = engine.fit(jobs_of(values, (20,)))[0]
-    assert fitted.recipe == "a" and fitted.weights.outputs == 1 and "one recipe" in engine.chosen[0].reason
+    assert fitted.recipe == "a" and fitted.weights.outputs == 1 and "the one for values" in engine.chosen[0].reason
 
 
 def test_a_classifier_that_chooses(tmp_path: Path) -> None:

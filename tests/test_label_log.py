@@ -138,13 +138,14 @@ def test_settings_change_in_the_open(store: ProjectStore) -> None:
         ("text:parcel", 0), ("parcel*", 2), ("-parcel", 2), ("^parcel", 2), ("(parcel", 2), ('"', 0), ("*", 0),
         ("'; DROP TABLE items; --", 0), ("can't", 1), ('can"t', 1), ('a"b', 0), ('can"*t', 1), ("e-mail", 1),
         ("\ud800 parcel", 2), ("a\0b", 0), ("🙂", 0),
-        ("東京", 1), ("京", 2), ("東京 駅", 0), ("東京 late", 0), ("京都 pair", 1), ("ขาย", 1), ("東", 2),
+        ("東京", 1), ("京", 2), ("PYTHON入門", 1), ("「東京」", 1), ("ดี", 0),
+        ("東京 駅", 0), ("東京 late", 0), ("京都 pair", 1), ("ขาย", 1), ("東", 2),
         ("pair words", 1), ("x" * 5000, 0), (" ".join(f"w{i}" for i in range(3000)), 0),
     ],
 )  # fmt: skip
 def test_a_search_takes_every_query_as_plain_words(tmp_path: Path, query: str, found: int) -> None:
     texts = ["The parcel is late", "parcels, lost", "A café in the Straße", "can't log in by e-mail", "x 東アジア"]
-    pairs = ["second", "私は東京タワーに行く", "second", "ฉันขายของ", "pair words, 京都"]
+    pairs = ["second", "私は東京タワーに行く", "second", "ฉันขายของดำ Python入門", "pair words, 京都"]
     rows = [(str(i), text, pair) for i, (text, pair) in enumerate(zip(texts, pairs, strict=True))]
     with ProjectStore.create(tmp_path / "p", Settings(classes=CLASSES), rows, now=1.0) as store:
         items, total = store.search(query)

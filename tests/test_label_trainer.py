@@ -15,7 +15,9 @@ from modicum.annotate.model.trainer import Trainer, train_on_all, work
 from modicum.annotate.store.project import ProjectStore
 from modicum.annotate.store.records import ME, Skipped
 from modicum.api.classifier import Classifier
+from modicum.auto.recipes import shipped_table
 from modicum.base.errors import SpecError
+from modicum.base.spec import Choice
 from modicum.engine.backbone import Backbone
 from modicum.strategies.uncertainty import entropy
 from modicum.testing.backbone import fake_backbone, toy_dataset
@@ -71,6 +73,21 @@ def test_without_two_classes_it_waits(make, backbone: Backbone) -> None:
     assert ear.kinds == ["waiting", "waiting"]
     assert "none so far" in ear[0][1]["reason"] and "all 3 are 'class-0'" in ear[1][1]["reason"]
     assert not (store.folder / "models").exists()
+
+
+@pytest.mark.parametrize(
+    "method", [Choice(name="auto"), Choice(name="auto", options={"minutes": 0.01, "search": True})]
+)
+def test_auto_trains(make, backbone: Backbone, method: Choice) -> None:
+    store = make(method=method)
+    label(store, range(30))
+    record = taught(store, backbone, 1)[-1][1]["record"]
+    usual = shipped_table().recipes[0]
+    assert record["method"] == method.label and record["chosen"] == usual.name
+    model = Classifier.load(store.folder / "models" / "1", backbone=backbone)
+    assert (model.method, model.recipe_) == (usual.method.name, usual.name)
+    facts = train_on_all(store.folder, store.folder / "final", backbone)
+    assert facts["labels"] == 30
 
 
 def test_a_training_leaves_a_model_suggestions_and_a_rank(make, backbone: Backbone) -> None:

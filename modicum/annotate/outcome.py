@@ -114,7 +114,7 @@ def _study(settings: Settings, pace: Mapping[str, int], tested: bool, paired: bo
     data = {"train": "train.jsonl"} | ({"test": "test.jsonl"} if tested else {}) | {"name": settings.title or "labels"}
     data |= {"text": "text", "label": "label", "id": "id"} | ({"pair": "pair"} if paired else {})
     lines = [
-        f"title = {_toml(settings.title + ', labelled again')}",
+        f"title = {_toml((settings.title or 'labels') + ', labelled again')}",
         f"methods = [{_toml(_plain(settings.method))}]",
         f"strategies = [{', '.join(strategies)}]",
         "seeds = 3",

@@ -1,8 +1,8 @@
 """What further labels are likely to bring: a forecast of the learning curve from the labels at hand, with its doubt.
 
 The error 1 - macro-F1 is taken to fall as a power of the number of labels. Cross-validation with all labels of the
-other folds, and with half of them, says where the curve is and how it falls; what was seen on other data sets says how
-it usually falls, and how far such forecasts are off. All is weighed by its variance, in the logarithm.
+other folds, and with half of them, says where the curve is and how it falls; ``known.toml`` says how it usually falls,
+and how far such forecasts are off. All is weighed by its variance, in the logarithm.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import norm
 
 from modicum.analysis.metrics import macro_f1
 from modicum.base.rng import stream
@@ -27,25 +26,26 @@ FOLDS, THIN = 5, 2
 RESAMPLES = 500
 STEP, SIGHT = 100, 20
 """Labels that must bring something; and how many times the labels at hand a forecast looks ahead at most."""
-LEAST_ERROR = 0.002
-"""No forecast is better than this: a hundred labels cannot tell a perfect model from one that errs so rarely."""
+Z = 1.645
+"""Standard deviations to both sides within which 90 % of a normal distribution lie."""
 
 
 class Curves(Record):
-    """How learning curves fell on other data: log error = offset - slope · log labels, from where cross-validation is.
+    """How learning curves usually fall: log error = offset - slope · log labels, from where cross-validation is.
 
     slope, slope_sd: mean and spread between data sets. offset, offset_sd: of test over cross-validated error, with all
-    that no label can foretell.
+    that no label can foretell. noise: standard deviation of a log error under other folds and first weights.
     """
 
     slope: float
     slope_sd: float = Field(gt=0)
     offset: float
     offset_sd: float = Field(gt=0)
+    noise: float = Field(gt=0)
 
 
 class Known(Record):
-    """What was measured on other data. rare_share: of the labels, below which a class is rare.
+    """What does not come from the labels at hand. rare_share: of the labels, below which a class is rare.
 
     usual, rare, cold: the strategies to take, where a class is rare, and before there is a label.
     """
@@ -67,18 +67,13 @@ class Evidence(Record):
     """What cross-validation says of the labels at hand.
 
     labels: on which models were trained, with all and with a part of the other folds'. log_errors: of these two.
-    covariance: of the two, over resamples of the labels. seconds: of training one model a label.
+    covariance: of the two, over resamples of the labels. seconds: of a step of training.
     """
 
     labels: tuple[int, int]
     log_errors: tuple[float, float]
     covariance: tuple[tuple[float, float], tuple[float, float]]
     seconds: float = Field(ge=0)
-
-    @property
-    def reached(self) -> float:
-        """Macro-F1 by cross-validation."""
-        return float(1 - np.exp(self.log_errors[0]))
 
 
 class Forecast(Record):
@@ -96,30 +91,36 @@ def gather(engine: Engine, job: FitJob) -> Evidence:
     Raises:
         SpecError: there are fewer labels than folds.
     """
-    n, errors, seconds, trained = len(job.ids), [], 0.0, []
+    n, errors, spent, trained = len(job.ids), [], 0.0, []
     draws = stream(job.seed, "advice", job.round).integers(0, n, (RESAMPLES, n))
-    every = np.vstack([np.arange(n), draws])
     for thin in (1, THIN):
-        (said,), (spent,) = engine.out_of_fold([job], FOLDS, thin=thin)
+        (said,), (seconds,) = engine.out_of_fold([job], FOLDS, thin=thin)
         predicted = said.argmax(1)
-        errors.append([np.log(max(LEAST_ERROR, 1 - macro_f1(job.targets[rows], predicted[rows]))) for rows in every])
+        errors.append([_error(job.targets[rows], predicted[rows]) for rows in (np.arange(n), *draws)])
         trained.append(max(1, round(n * (1 - 1 / FOLDS) / thin)))
-        seconds += spent
+        spent += seconds
     found = np.array(errors)
-    covariance = np.cov(found[:, 1:]) + 1e-6 * np.eye(2)
+    covariance = np.cov(np.log(found[:, 1:]))
+    # resamples of few errors say too little of what was not seen: no rate is known better than so many labels tell it
+    covariance += max(0.0, (1 - found[0, 0]) / (n * found[0, 0]) - covariance[0, 0])
     return Evidence(
         labels=(trained[0], trained[1]),
-        log_errors=(float(found[0, 0]), float(found[1, 0])),
+        log_errors=(float(np.log(found[0, 0])), float(np.log(found[1, 0]))),
         covariance=tuple(tuple(row) for row in covariance.tolist()),
-        seconds=seconds / (FOLDS * sum(trained)),
+        seconds=spent / (FOLDS * sum(engine.training.total_steps(labels) for labels in trained)),
     )
 
 
-def forecast(evidence: Evidence, labels: int, curves: Curves, confidence: float = 0.9) -> Forecast:
+def _error(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """1 - macro-F1, drawn a little to one half, as (errors + 1/2) / (n + 1) draws a rate: it is never 0."""
+    n = len(truth)
+    return (n * (1 - macro_f1(truth, predicted)) + 0.5) / (n + 1)
+
+
+def forecast(evidence: Evidence, labels: int, curves: Curves) -> Forecast:
     """What so many labels, drawn as those at hand were, are expected to reach."""
     mean, deviation = log_error(evidence, labels, curves)
-    spread = deviation * float(norm.ppf(0.5 + confidence / 2))
-    low, value, high = (1 - max(LEAST_ERROR, min(1.0, float(np.exp(mean + by)))) for by in (spread, 0.0, -spread))
+    low, value, high = (1 - min(1.0, float(np.exp(mean + by * deviation))) for by in (Z, 0.0, -Z))
     return Forecast(labels=labels, value=value, low=low, high=high)
 
 
@@ -127,16 +128,18 @@ def log_error(evidence: Evidence, labels: int, curves: Curves) -> tuple[float, f
     """Mean and standard deviation of the logarithm of the test error with so many labels.
 
     The two log errors are l and l + slope · log(ratio), with their covariance; l is not known beforehand, the slope as
-    on other data. Of these the posterior is normal, and the forecast a linear map of it.
+    is usual. Of these the posterior is normal, and the forecast a linear map of it; a slope that comes out below 0 is
+    taken as 0, since labels do no harm.
     """
     ratio = np.log(evidence.labels[0] / evidence.labels[1])
     design = np.array([[1.0, 0.0], [1.0, ratio]])
-    precision = np.linalg.inv(np.array(evidence.covariance))
+    precision = np.linalg.inv(np.array(evidence.covariance) + curves.noise**2 * np.eye(2))
     prior = np.diag([0.0, curves.slope_sd**-2])
     posterior = np.linalg.inv(design.T @ precision @ design + prior)
     told = design.T @ precision @ np.array(evidence.log_errors) + prior @ np.array([0.0, curves.slope])
+    level, slope = posterior @ told
     onward = np.array([1.0, -np.log(labels / evidence.labels[0])])
-    mean = float(onward @ posterior @ told) + curves.offset
+    mean = float(onward @ [level, max(0.0, slope)]) + curves.offset
     return mean, float(np.sqrt(onward @ posterior @ onward + curves.offset_sd**2))
 
 

@@ -23,6 +23,9 @@ from modicum.engine.fit import Fitted
 from modicum.methods import METHODS
 from modicum.methods.base import Method
 
+TIMED = 3
+"""Steps by which the length of a training is told before it is done."""
+
 
 class Auto(Record):
     """Chooses method, objective and length by cross-validation within the labels, weighed against the table's gains.
@@ -107,8 +110,8 @@ class AutoEngine(Engine):
 
     def fit(self, jobs: Sequence[FitJob], on_fit: Callable[[int], None] | None = None) -> list[Fitted]:
         """Choose for each job, then train the jobs of one recipe side by side; results in the order of the jobs."""
-        limit = None if self.auto.minutes is None else self.auto.minutes * 60 / max(1, len(jobs))
         different, which = distinct(jobs)
+        limit = None if self.auto.minutes is None else self.auto.minutes * 60 / max(1, len(different))
         choices = [self.choose(job, limit) for job in different]
         found: dict[int, Fitted] = {}
         for name in dict.fromkeys(chosen.recipe.name for chosen in choices):
@@ -124,13 +127,20 @@ class AutoEngine(Engine):
     def choose(self, job: FitJob, limit: float | None = None) -> Chosen:
         """The recipe for these labels. limit: seconds that choosing and training may take."""
         if self.task == "regression":
-            return Chosen(self.table.recipes[0], "for values there is one recipe", (), None)
+            return Chosen(self.table.recipes[0], "the one for values", (), None)
 
         def cross_validate(recipe: Recipe, folds: int, repeat: int) -> tuple[np.ndarray, float]:
             said, seconds = self.by(recipe).out_of_fold([job], folds, repeat)
             return said[0], seconds[0]
 
-        return choose(job, self.table, cross_validate, limit)
+        def cost(recipe: Recipe) -> float:
+            whole = self.by(recipe)
+            steps = whole.training.total_steps(len(job.ids))
+            short = whole.training.model_copy(update={"steps": min(TIMED, steps)})
+            (fitted,) = Engine(self.backbone, self.corpus, whole.method, short, self.task, self.outputs).fit([job])
+            return fitted.seconds / fitted.steps * steps
+
+        return choose(job, self.table, cross_validate, limit, cost)
 
     def by(self, recipe: Recipe) -> Engine:
         """What trains by a recipe of the table."""

@@ -24,6 +24,8 @@ DOUBT = 0.02
 
 CrossValidate = Callable[[Recipe, int, int], tuple[np.ndarray, float]]
 """(recipe, folds, repeat) -> (n, classes) probabilities of unseen labels, and seconds of training."""
+Cost = Callable[[Recipe], float]
+"""Seconds of one training by a recipe, about."""
 
 
 @dataclass
@@ -48,10 +50,13 @@ class Chosen:
     said: np.ndarray | None
 
 
-def choose(job: FitJob, table: Table, cross_validate: CrossValidate, limit: float | None = None) -> Chosen:
+def choose(
+    job: FitJob, table: Table, cross_validate: CrossValidate, limit: float | None = None, cost: Cost | None = None
+) -> Chosen:
     """The recipe for these labels.
 
-    limit: seconds that search and the training to come may take together; a step that does not fit is left out.
+    limit: seconds that search and the training to come may take together; a comparison that does not fit is left out,
+    by what ``cost`` says of one training.
     """
     labels, started = len(job.targets), time.monotonic()
     counts = np.unique(job.targets, return_counts=True)[1]
@@ -60,15 +65,15 @@ def choose(job: FitJob, table: Table, cross_validate: CrossValidate, limit: floa
     ordered = sorted(table.recipes, key=lambda recipe: -recipe.expected(per_class))
     every = [Tried(recipe, recipe.expected(per_class)) for recipe in ordered[: effort.recipes]]
     if not effort.rungs or len(every) == 1 or counts.max() < 2:
-        return Chosen(every[0].recipe, f"with {labels} labels, what is known of other data decides", tuple(every), None)
+        return Chosen(every[0].recipe, f"the usual recipe, for {labels} labels", tuple(every), None)
     left, short = list(every), False
     for rung in range(effort.rungs):
         for tried in left:
-            spent = time.monotonic() - started
-            again = max((other.seconds / max(1, len(other.scores)) for other in every), default=0.0)
-            if limit is not None and spent + again * (1 + 1 / effort.folds) > limit:
-                short = True
-                break
+            if limit is not None and cost is not None:
+                needed = (effort.folds + 1) * cost(tried.recipe)
+                if time.monotonic() - started + needed > limit:
+                    short = True
+                    break
             said, seconds = cross_validate(tried.recipe, effort.folds, rung)
             tried.said.append(said)
             tried.scores.append(macro_f1(job.targets, said.argmax(1)))
@@ -79,9 +84,11 @@ def choose(job: FitJob, table: Table, cross_validate: CrossValidate, limit: floa
             break
     seen = [tried for tried in every if tried.scores]
     if not seen:
-        return Chosen(every[0].recipe, "there was no time to compare", tuple(every), None)
+        return Chosen(every[0].recipe, "the usual recipe, there being no time to compare", tuple(every), None)
     best = max(seen, key=lambda tried: tried.gain)
-    reason = f"best of {len(seen)} by cross-validation on {labels} labels, weighed against other data"
+    if len(seen) == 1:
+        return Chosen(best.recipe, "the usual recipe, there being no time to compare", tuple(every), best.said[0])
+    reason = f"best of {len(seen)} by cross-validation on {labels} labels, weighed against what is usual"
     said = np.mean(best.said, axis=0)
     return Chosen(best.recipe, reason + (", as far as time went" if short else ""), tuple(every), said)
 

@@ -138,7 +138,7 @@ def fit(
         str | None, typer.Option(help="First learn from all texts, labelled or not: mlm or simcse.")
     ] = None,
     objective: Annotated[str | None, typer.Option(help="What is minimised; see: modicum objectives.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every draw.")] = 0,
     option: Options = None,
     precision: PrecisionOption = "auto",
     skip_bad_rows: Skip = False,
@@ -171,7 +171,9 @@ def fit(
 def advise(
     data: Labelled,
     labels: Annotated[int | None, typer.Option(help="How many labels there will be. [default: twice as many]")] = None,
-    minutes: Annotated[float | None, typer.Option(help="The most that choosing and training may take.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="The most that choosing a method and training it may take.")
+    ] = None,
     worth: Annotated[float, typer.Option(help="The macro-F1 that 100 more labels must bring.")] = 0.01,
     labels_at: LabelsAt = None,
     backbone: BackboneName = "minilm",
@@ -179,7 +181,7 @@ def advise(
     label: Label = None,
     pair: Pair = None,
     id: Id = None,
-    seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every draw.")] = 0,
     skip_bad_rows: Skip = False,
     json: Json = False,
 ) -> None:
@@ -228,7 +230,7 @@ def select(
     label: Label = None,
     pair: Pair = None,
     id: Id = None,
-    seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every draw.")] = 0,
     option: Options = None,
     precision: PrecisionOption = "auto",
     skip_bad_rows: Skip = False,
@@ -267,7 +269,7 @@ def label(
         str | None, typer.Option(help="Before a model: random, kmeans, typiclust or zero-shot. [default: typiclust]")
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="minilm, a folder, or a hub name. [default: minilm]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides every draw. [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Decides every draw. [default: 0]")] = None,
     users: Annotated[str | None, typer.Option(help="How many people, or their names; the first leads.")] = None,
     per_item: Annotated[int | None, typer.Option(help="How many people label each item. [default: 1]")] = None,
     blind: Annotated[bool | None, typer.Option("--blind/--no-blind", help="People see no labels but theirs.")] = None,

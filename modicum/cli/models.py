@@ -51,18 +51,18 @@ def fit(
     """Train, report, save."""
     known = shipped(data)
     train_path, test_path = (str(known[0]), test or str(known[1])) if known else (data, test)
-    dataset = _load(train_path, columns, skip_bad_rows, quiet=as_json)
+    dataset = read(train_path, columns, skip_bad_rows, quiet=as_json)
     if not len(dataset.labelled_positions()):
         raise DataError(f"{data} has no labels to train on: name its label column with --label")
     chosen = drawn(dataset, labels_at, seed)
     training = {name: value for name, value in (("epochs", epochs), ("objective", objective)) if value is not None}
     if method is None:
-        method = ONE if training or tapt or options else AUTO
+        method = ONE if (training or tapt or options) and minutes is None else AUTO
     choice = {"name": method, **_options(options), **_within(method, minutes, training)}
     model = Classifier(backbone, choice, seed=seed, training=training, tapt=tapt, precision=_precision(precision))
     held = None  # read before training: a wrong name should cost a second, not an afternoon
     if test_path is not None:
-        held = _load(test_path, columns, skip_bad_rows, quiet=True, for_training=False, task=dataset.task)
+        held = read(test_path, columns, skip_bad_rows, quiet=True, for_training=False, task=dataset.task)
         if not len(held.labelled_positions()):
             raise DataError(f"{test_path} has no labels to test on: name its label column with --label")
     out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def predict(model: Path, data: str, out: Path, columns: Columns, precision: str,
     """Classify every text of a file."""
     _check_format(out)
     classifier = Classifier.load(model, precision=_precision(precision))
-    dataset = _load(data, {**columns, "label": ""}, skip_bad_rows, for_training=False)
+    dataset = read(data, {**columns, "label": ""}, skip_bad_rows, for_training=False)
     with console.progress("texts", len(dataset)) as advance:
         outputs = classifier.outputs(dataset, advance)
     if classifier.task_ == "regression":
@@ -132,7 +132,7 @@ def select(
         raise SpecError(
             f"strategy {strategy!r} works for {' and '.join(sorted(chooser.tasks))}, not for {classifier.task_}"
         )
-    dataset = _load(data, columns, skip_bad_rows, for_training=False)
+    dataset = read(data, columns, skip_bad_rows, for_training=False)
     free, labelled = dataset.unlabelled_positions(), dataset.labelled_positions()
     if not len(free):
         raise SpecError(f"{data} has no row without a label: there is nothing left to select")
@@ -159,7 +159,8 @@ def export(model: Path, out: Path) -> None:
     console.say(f"Plain transformers model: {out}\nIts class logits, from out = model(**batch): {line}")
 
 
-def _load(path: str, columns: Columns, skip: bool, quiet: bool = False, **settings: Any) -> Dataset:
+def read(path: str, columns: Columns, skip: bool, quiet: bool = False, **settings: Any) -> Dataset:
+    """The data set of a file; says what was guessed and left out, unless quiet."""
     dataset = load(path, skip_bad_rows=skip, **columns, **settings)
     if not quiet:
         for line in dataset.report.lines():

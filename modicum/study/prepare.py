@@ -91,11 +91,13 @@ def thinned(dataset: Dataset, shares: Mapping[str, float]) -> Dataset:
             f"class_shares names classes of the data ({', '.join(dataset.classes)}) and leaves the others a share, got"
             f" {dict(shares)}"
         )
+    if len(shares) == len(dataset.classes):
+        raise SpecError(f"class_shares leaves at least one of the classes as it is, got all of {', '.join(shares)}")
     keep = ~np.isin(dataset.labels, [dataset.classes.index(name) for name in shares])
     whole = keep.sum() / (1 - sum(shares.values()))
     for name, share in shares.items():
         rows, wanted = np.flatnonzero(dataset.labels == dataset.classes.index(name)), round(share * whole)
-        if wanted > len(rows):
+        if not 1 <= wanted <= len(rows):
             raise SpecError(f"class_shares wants {wanted} rows of {name!r}, and {dataset.name!r} has {len(rows)}")
         keep[stream(0, "class-shares", name).permutation(rows)[:wanted]] = True
     return dataset.subset(np.flatnonzero(keep))

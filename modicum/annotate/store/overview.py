@@ -18,9 +18,10 @@ COUNTED = 10_000
 STATES = ("open", "labelled", "skipped", "tie", "split")
 WORD = re.compile(r"[^\W_]+(?:[^\w\s]*[^\W_]+)*")
 UNSPACED = re.compile(
-    "[\\u0e00-\\u0eff\\u1000-\\u109f\\u1780-\\u17ff\\u3040-\\u30ff\\u3400-\\u9fff\\uf900-\\ufaff\\U00020000-\\U0003ffff]"
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
 )
 """Letters of scripts that put no space between words: the index knows no words of theirs."""
+SIGNS = "\"'.,;:!?()[]{}*^-。、「」！？（）"
 MOST_WORDS = 32
 PREFIX = 4
 """Words so long find those that they begin; shorter ones begin too many."""
@@ -167,9 +168,10 @@ class Overview(Reading):
 
 def _words(query: str) -> tuple[str, list[str]]:
     """An FTS5 expression for the words of a query, "" where there is none, and its words of scripts without spaces."""
-    words = [*dict.fromkeys(WORD.findall(query.encode("utf-8", "ignore").decode().replace("\0", " ")))][:MOST_WORDS]
-    parts = [word for word in words if UNSPACED.search(word)]
-    quoted = ((word, word.replace('"', '""')) for word in words if word not in parts)
+    plain = query.encode("utf-8", "ignore").decode().replace("\0", " ").split()
+    parts = [word.strip(SIGNS) for word in plain if UNSPACED.search(word)][:MOST_WORDS]
+    rest = " ".join(word for word in plain if not UNSPACED.search(word))
+    quoted = ((word, word.replace('"', '""')) for word in [*dict.fromkeys(WORD.findall(rest))][:MOST_WORDS])
     return " ".join(f'"{inner}"{"*" * (len(word) >= PREFIX)}' for word, inner in quoted), parts
 
 
@@ -198,7 +200,9 @@ def _source(
     tests["labelled"] = "v.label IS NOT NULL"
     where = [tests[state]] if state else []
     for part in parts:
-        where.append(f"{key} IN (SELECT item FROM items WHERE instr(text, ?) OR instr(coalesce(pair, ''), ?))")
+        where.append(
+            f"{key} IN (SELECT item FROM items WHERE instr(lower(text), lower(?)) OR instr(lower(pair), lower(?)))"
+        )
         values += [part, part]
     if label is not None:
         where.append("v.label = ?")
