@@ -33,6 +33,8 @@ NAMES = {
     "embeddings": "logistic regression on embeddings",
     "tf-idf": "logistic regression on TF-IDF",
 }
+FORETOLD = 200
+"""Labels up to which the forecast of more is tried, too."""
 MOST_PAIRS = 200
 """Labels beyond which SetFit takes 20 pairs a text, as in its paper, and not every pair, which takes half an hour."""
 HOW = {
@@ -57,7 +59,7 @@ def entries(system: str, name: str, labels: int, options: Any, data: str) -> lis
         settings = common | {"features": system, "seeds": options.seeds}
         return [Entry(what, system, "linear_few.py", "huggingface", settings=settings, given=given)]
     more: dict[str, dict[str, Any]] = {
-        "auto": {"evidence": labels < max(options.labels)},
+        "auto": {"evidence": labels <= FORETOLD},
         "setfit": {"pairs": 2 if options.quick else 20 * (labels > MOST_PAIRS)},
         "small-text": {"epochs": 1 if options.quick else 30, "batch": 32, "learning_rate": 2e-4},
         "huggingface": {},

@@ -28,6 +28,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.crashes import crashes, lost_or_doubled
+
 from modicum.annotate.store.exchange import create_project
 from modicum.annotate.store.project import Conflict, ProjectStore
 from modicum.annotate.store.records import Labelled, Settings
@@ -144,9 +146,7 @@ def inspect(project: Path, told: set[str], whole: bool) -> tuple[float, list[str
     with ProjectStore(project) as store:
         store.lease([0], 1, 1.0, 0.0)
         seconds = time.perf_counter() - began
-        clients = [row[0] for row in store._read("SELECT client FROM events WHERE client IS NOT NULL")]
-        problems = [f"lost: {client}" for client in sorted(told - set(clients))]
-        problems += [f"{len(clients) - len(set(clients))} doubled"] if len(set(clients)) < len(clients) else []
+        problems = lost_or_doubled(store, told)
         if whole:
             problems += store.check()
         else:
@@ -198,8 +198,6 @@ def part_serve(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def part_crashes(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Kills of the server and of its trainer, while people label over HTTP."""
-    from harness.crashes import crashes
-
     return dict(crashes(folder / "crashed", options.kills, options.seed))
 
 

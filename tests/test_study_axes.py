@@ -17,8 +17,9 @@ from modicum.analysis.dynamics import forgetting
 from modicum.base.errors import DataError, SpecError, UnknownName
 from modicum.engine.engine import Engine
 from modicum.report import ReportSource, write_report
+from modicum.strategies import make_warm
 from modicum.study import run as run_module
-from modicum.study.prepare import load_data, make_warm
+from modicum.study.prepare import load_data
 from modicum.study.run import load_results
 from modicum.study.spec import Data, Study, parse_study, read_study
 

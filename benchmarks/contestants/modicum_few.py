@@ -37,10 +37,7 @@ def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
     result |= {"runs": {str(told["seed"]): found}, "chosen": model.recipe_, "tried": tried}
     if told.get("evidence"):
         texts = Dataset.from_lists(given.texts, for_training=False)
-        engine = Engine(
-            backbone, Corpus(backbone, texts), make_one_method(model.chosen_.recipe.method),
-            model.chosen_.recipe.over(Training()), "classification", given.classes,
-        )  # fmt: skip
+        engine = model.engine(texts, "classification", given.classes).by(model.chosen_.recipe)
         result["evidence"] = gather(engine, FitJob(texts.ids, given.labels, told["seed"], 0)).model_dump()
     return result
 

@@ -51,10 +51,7 @@ def crashes(folder: Path, kills: int, seed: int) -> dict[str, Any]:
         began = time.perf_counter()
         with ProjectStore(folder) as store:
             opening.append(time.perf_counter() - began)
-            clients = [row[0] for row in store._read("SELECT client FROM events WHERE client IS NOT NULL")]
-            kept = {client.partition(":")[2] for client in clients}  # the server puts the user's number before it
-            found = [f"lost: {client}" for client in sorted(acknowledged - kept)]
-            found += ["doubled"] * (len(clients) - len(set(clients))) + store.check()
+            found = lost_or_doubled(store, acknowledged) + store.check()
             models = len(store.models())
         problems += [f"life {life}: {problem}" for problem in found]
         if life % 10 == 0:
@@ -66,6 +63,14 @@ def crashes(folder: Path, kills: int, seed: int) -> dict[str, Any]:
         "slowest_opening_s": round(max(opening), 2), "median_back_s": round(sorted(back)[len(back) // 2], 2),
         "slowest_back_s": round(max(back), 2), "ok": not problems and max(opening) <= 3.0,
     }  # fmt: skip
+
+
+def lost_or_doubled(store: ProjectStore, acknowledged: set[str]) -> list[str]:
+    """What is wrong with acts that were acknowledged; the server puts the user's number before a client's name."""
+    clients = [row[0] for row in store._read("SELECT client FROM events WHERE client IS NOT NULL")]
+    kept = {client.rpartition(":")[2] for client in clients}
+    doubled = len(clients) - len(set(clients))
+    return [f"lost: {client}" for client in sorted(acknowledged - kept)] + [f"{doubled} doubled"] * bool(doubled)
 
 
 def _text(rng: random.Random) -> str:

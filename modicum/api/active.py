@@ -16,7 +16,8 @@ from modicum.data.dataset import Dataset
 from modicum.engine.engine import Engine
 from modicum.loop.learner import Learner, Pace
 from modicum.loop.stopping import Stopping
-from modicum.study.prepare import make_strategy, make_warm
+from modicum.strategies import make_warm
+from modicum.study.prepare import make_strategy
 
 
 class ActiveLearner:

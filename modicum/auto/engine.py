@@ -111,8 +111,7 @@ class AutoEngine(Engine):
     def fit(self, jobs: Sequence[FitJob], on_fit: Callable[[int], None] | None = None) -> list[Fitted]:
         """Choose for each job, then train the jobs of one recipe side by side; results in the order of the jobs."""
         different, which = distinct(jobs)
-        limit = None if self.auto.minutes is None else self.auto.minutes * 60 / max(1, len(different))
-        choices = [self.choose(job, limit) for job in different]
+        choices = [self.choose(job, 1 / len(different)) for job in different]
         found: dict[int, Fitted] = {}
         for name in dict.fromkeys(chosen.recipe.name for chosen in choices):
             mine = [i for i, chosen in enumerate(choices) if chosen.recipe.name == name]
@@ -124,8 +123,8 @@ class AutoEngine(Engine):
         self.chosen = [choices[i] for i in which]
         return [done[i] for i in which]
 
-    def choose(self, job: FitJob, limit: float | None = None) -> Chosen:
-        """The recipe for these labels. limit: seconds that choosing and training may take."""
+    def choose(self, job: FitJob, share: float = 1.0) -> Chosen:
+        """The recipe for these labels, within a share of the time that the settings allow."""
         if self.task == "regression":
             return Chosen(self.table.recipes[0], "the one for values", (), None)
 
@@ -140,6 +139,7 @@ class AutoEngine(Engine):
             (fitted,) = Engine(self.backbone, self.corpus, whole.method, short, self.task, self.outputs).fit([job])
             return fitted.seconds / fitted.steps * steps
 
+        limit = None if self.auto.minutes is None else 60 * self.auto.minutes * share
         return choose(job, self.table, cross_validate, limit, cost)
 
     def by(self, recipe: Recipe) -> Engine:

@@ -83,11 +83,10 @@ def choose(
         if short or len(left) <= 1:
             break
     seen = [tried for tried in every if tried.scores]
-    if not seen:
-        return Chosen(every[0].recipe, "the usual recipe, there being no time to compare", tuple(every), None)
+    if len(seen) < 2:
+        said = seen[0].said[0] if seen else None
+        return Chosen(every[0].recipe, "the usual recipe, there being no time to compare", tuple(every), said)
     best = max(seen, key=lambda tried: tried.gain)
-    if len(seen) == 1:
-        return Chosen(best.recipe, "the usual recipe, there being no time to compare", tuple(every), best.said[0])
     reason = f"best of {len(seen)} by cross-validation on {labels} labels, weighed against what is usual"
     said = np.mean(best.said, axis=0)
     return Chosen(best.recipe, reason + (", as far as time went" if short else ""), tuple(every), said)

@@ -49,7 +49,7 @@ def advise(
     if not as_json:
         console.say(f"Cross-validating {len(at)} labels: {2 * advice.FOLDS} trainings or more …")
     job = FitJob(tuple(dataset.ids[int(row)] for row in at), dataset.labels[at], seed, 0)
-    chosen = engine.choose(job, None if minutes is None else 60 * minutes)
+    chosen = engine.choose(job)
     trainer = engine.by(chosen.recipe)
     evidence = advice.gather(trainer, job)
     strategy, because = advice.strategy_for(counts, known)

@@ -17,11 +17,10 @@ from modicum.annotate.store.records import ME
 from modicum.auto.recipes import AUTO
 from modicum.base.errors import SpecError, UnknownName
 from modicum.base.registry import Registry
-from modicum.base.types import BEFORE_TRAINING
 from modicum.cli import console
 from modicum.data.shipped import shipped
 from modicum.methods import METHODS
-from modicum.strategies import STRATEGIES
+from modicum.strategies import STRATEGIES, make_warm
 
 MOST_AUDIT, AUDIT_SHARE = 100, 0.2
 """Audit items where nobody says how many: a fifth of the items, and no more than these."""
@@ -173,15 +172,14 @@ def _change(store: ProjectStore, settings: dict[str, Any]) -> None:
 
 def _check_plugins(given: Mapping[str, Any]) -> None:
     """Wrong names are told at once, not by the trainer later."""
-    kinds: dict[str, tuple[Registry, tuple[str, ...]]]
-    kinds = {"method": (METHODS, (AUTO,)), "strategy": (STRATEGIES, ()), "warm_strategy": (STRATEGIES, ())}
-    for setting, (registry, more) in kinds.items():
-        name, known = given.get(setting), {*registry.targets, *more}
+    kinds: dict[str, Registry] = {"method": METHODS, "strategy": STRATEGIES, "warm_strategy": STRATEGIES}
+    for setting, registry in kinds.items():
+        name, more = given.get(setting), (AUTO,) if setting == "method" else ()
+        known = {*registry.targets, *more}
         if name is not None and name not in known and name.partition(":")[0] + ":" not in known:
             raise UnknownName(setting.replace("_", " "), name, (*more, *registry.names()))
-    warm = given.get("warm_strategy")
-    if warm is not None and STRATEGIES.create(warm).needs - BEFORE_TRAINING:
-        raise SpecError(f"--warm-strategy {warm} needs a trained model: use random, kmeans, typiclust or zero-shot")
+    if "warm_strategy" in given:
+        make_warm(given["warm_strategy"])
 
 
 def _classes(names: str | None, file: Path | None) -> list[str]:

@@ -75,22 +75,31 @@ def fit(
 
     model.fit_dataset(dataset.subset(chosen), texts=dataset, on_epoch=told)
     model.save(out)
-    facts: dict[str, Any] = {"labels": len(chosen), "steps": model.n_steps_, "parameters": model.n_parameters_}
-    facts["model"] = str(out)
+    facts: dict[str, Any] = {
+        "labels": len(chosen),
+        "steps": model.n_steps_,
+        "parameters": model.n_parameters_,
+        "model": str(out),
+    }
     if model.chosen_ is not None:
         facts |= {"recipe": model.recipe_, "reason": model.chosen_.reason}
     if held is not None:
         facts |= model.evaluate(held)
     if as_json:
         console.emit("fitted", **facts)
-        return
+    else:
+        _say_fitted(model, method, facts)
+
+
+def _say_fitted(model: Classifier, method: str, facts: Mapping[str, Any]) -> None:
     for line in _told(model):
         console.say(line)
     name, steps = model.recipe_ or method, facts["steps"]
     console.say(f"Trained {name} on {facts['labels']} labels in {steps} steps ({facts['parameters']:,} parameters).")
-    if held is not None:
-        console.say("Test: " + ", ".join(f"{k} {facts[k]:.3f}" for k in facts if isinstance(facts[k], float)))
-    console.say(f"Model: {out}")
+    tested = [f"{k} {value:.3f}" for k, value in facts.items() if isinstance(value, float)]
+    if tested:
+        console.say("Test: " + ", ".join(tested))
+    console.say(f"Model: {facts['model']}")
 
 
 def predict(model: Path, data: str, out: Path, columns: Columns, precision: str, skip_bad_rows: bool) -> None:

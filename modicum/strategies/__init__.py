@@ -1,6 +1,15 @@
 """Floor 2, east: which examples to label next. No torch here."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modicum.base.errors import SpecError
 from modicum.base.registry import Registry
+from modicum.base.types import BEFORE_TRAINING
+
+if TYPE_CHECKING:
+    from modicum.strategies.base import Strategy
 
 STRATEGIES = Registry(
     "strategy",
@@ -22,3 +31,15 @@ STRATEGIES = Registry(
         "subsample:": "modicum.strategies.subsample:Subsample",
     },
 )
+
+
+def make_warm(name: str) -> Strategy:
+    """The strategy of the first query, which must work before there is a model.
+
+    Raises:
+        SpecError: it needs one. UnknownName: there is no such strategy.
+    """
+    warm: Strategy = STRATEGIES.create(name)
+    if warm.needs - BEFORE_TRAINING:
+        raise SpecError(f"warm_strategy = {name!r} needs a trained model: use random, kmeans, typiclust or zero-shot")
+    return warm

@@ -23,7 +23,8 @@ from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted
 from modicum.loop.learner import Learner, Wanted
 from modicum.loop.oracle import GoldOracle, NoisyOracle, Oracle
-from modicum.study.prepare import Prepared, make_strategy, make_warm
+from modicum.strategies import make_warm
+from modicum.study.prepare import Prepared, make_strategy
 from modicum.study.spec import Trial
 from modicum.study.store import Store
 

@@ -12,13 +12,12 @@ import numpy as np
 from modicum.auto.engine import make_method
 from modicum.base.errors import SpecError
 from modicum.base.rng import stream
-from modicum.base.types import BEFORE_TRAINING
 from modicum.data.dataset import Dataset
 from modicum.data.shipped import shipped
 from modicum.data.sources import load
 from modicum.engine.backbone import Backbone
 from modicum.engine.cache import Corpus
-from modicum.strategies import STRATEGIES
+from modicum.strategies import STRATEGIES, make_warm
 from modicum.strategies.base import Strategy
 from modicum.study.spec import BackboneSettings, Choice, Data, Loop, Study, Trial
 
@@ -189,11 +188,3 @@ def make_trials(study: Study, backbone: Backbone, prepared: Prepared) -> list[Tr
             )
         )
     return trials
-
-
-def make_warm(name: str) -> Strategy:
-    """The strategy of the first query, which must work before there is a model."""
-    warm: Strategy = STRATEGIES.create(name)
-    if warm.needs - BEFORE_TRAINING:
-        raise SpecError(f"warm_strategy = {name!r} needs a trained model: use random, kmeans, typiclust or zero-shot")
-    return warm

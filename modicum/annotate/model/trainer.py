@@ -58,9 +58,9 @@ from modicum.engine.backbone import Backbone
 from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted
+from modicum.strategies import make_warm
 from modicum.strategies.base import View
 from modicum.study.gang import peak_memory_mb
-from modicum.study.prepare import make_warm
 
 KEPT = 3
 """Models whose files are kept."""

@@ -22,6 +22,7 @@ UNSPACED = re.compile(
 )
 """Letters of scripts that put no space between words: the index knows no words of theirs."""
 SIGNS = "\"'.,;:!?()[]{}*^-。、「」！？（）"
+"""What may stand around such a word in a query."""
 MOST_WORDS = 32
 PREFIX = 4
 """Words so long find those that they begin; shorter ones begin too many."""
