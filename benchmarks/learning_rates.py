@@ -27,19 +27,19 @@ from modicum.study.prepare import hold_out, load_data
 from modicum.study.spec import Data
 
 LOOKED_AT: dict[str, tuple[Mapping[str, Any], tuple[float, ...]]] = {
-    "full": ({}, (1e-4, 2e-4, 4e-4, 8e-4)),
-    "bitfit": ({}, (1e-3, 2e-3, 4e-3, 8e-3)),
+    "full": ({}, (1e-4, 2e-4, 4e-4)),
+    "bitfit": ({}, (1e-3, 2e-3, 4e-3)),
     "adapter": ({}, (1e-3, 2e-3, 4e-3)),
     "pfeiffer": ({}, (1e-3, 2e-3, 4e-3)),
-    "lora": ({}, (5e-4, 1e-3, 2e-3, 4e-3)),
-    "lora, query and value": ({"targets": "query-value"}, (1e-3, 2e-3, 4e-3, 8e-3)),
+    "lora": ({}, (5e-4, 1e-3, 2e-3)),
+    "lora, query and value": ({"targets": "query-value"}, (1e-3, 2e-3, 4e-3)),
     "prefix": ({}, (2e-2, 4e-2, 8e-2)),
-    "prefix, length 30": ({"length": 30}, (1e-2, 2e-2, 4e-2, 8e-2)),
+    "prefix, length 30": ({"length": 30}, (2e-2, 4e-2, 8e-2)),
     "ia3": ({}, (1e-2, 2e-2, 4e-2)),
-    "unipelt": ({}, (1e-3, 2e-3, 4e-3, 8e-3)),
+    "unipelt": ({}, (1e-3, 2e-3, 4e-3)),
     "head": ({}, (5e-3, 2e-2, 5e-2)),
 }
-TRAINING = Training(epochs=15, min_steps=100, batch_size=32)
+TRAINING = Training(epochs=6, min_steps=75, batch_size=16)
 SEEDS = 5
 LABELS = 200
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +11,32 @@ from torch import Tensor, nn
 
 from modicum.base.errors import SpecError
 from modicum.methods.base import Adapter, Host, Method, ParameterTree, Rate, Site, slashed
+
+
+ROWS = 512
+"""Rows of a weight whose gradient is added at a time, so that its copy in full precision stays in the caches."""
+
+
+class InPrecision(torch.autograd.Function):
+    """A parameter (1, ...) without its runs axis, in the backbone's precision.
+
+    Its gradient is added to the parameter's own, a few rows at a time: autograd would first make an fp32 copy of it as
+    large as the weight, which for an embedding table costs more than the table's part of the pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.parameter = parameter
+        return parameter[0].to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None]:
+        parameter, (grad,) = ctx.parameter, grads
+        if parameter.grad is None:
+            return grad[None].to(parameter.dtype), None
+        for own, new in zip(parameter.grad[0].split(ROWS), grad.split(ROWS), strict=True):
+            own.add_(new)
+        return None, None
 
 
 class FullAdapter(Adapter):
@@ -27,7 +53,7 @@ class FullAdapter(Adapter):
         return frozenset()
 
     def weights(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
-        return {name: self.weight[name].squeeze(0).to(dtype) for name in self._names}
+        return {name: InPrecision.apply(self.weight[name], dtype) for name in self._names}
 
 
 class Full(Method):
