@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from modicum.base.errors import SpecError
 from modicum.methods.base import Adapter, Host, Method, ParameterTree, Rate, Site, slashed
 
-
 ROWS = 512
 """Rows of a weight whose gradient is added at a time, so that its copy in full precision stays in the caches."""
 
