@@ -23,7 +23,7 @@ from modicum.testing.methods import MethodContract
 from modicum.testing.strategies import StrategyContract
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 COMMANDS: Any = typer.main.get_command(app)
 
 
