@@ -20,7 +20,7 @@ from modicum.report import ReportSource, write_report
 from modicum.strategies import make_warm
 from modicum.study import run as run_module
 from modicum.study.prepare import load_data
-from modicum.study.run import load_results
+from modicum.study.results import load_results
 from modicum.study.spec import Data, Study, parse_study, read_study
 
 PAPERS = Path(__file__).resolve().parents[1] / "papers"

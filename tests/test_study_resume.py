@@ -14,7 +14,7 @@ from toy_study import Interrupted, Watcher, backbone, count_jobs, events, plain,
 from modicum.base.errors import StoreError
 from modicum.base.events import Asked, Trained
 from modicum.report import TIMING_COLUMNS, ReportSource, write_report
-from modicum.study.run import DATABASE, Results, load_results
+from modicum.study.results import DATABASE, Results, load_results
 from modicum.study.store import Store
 
 # ---- going on --------------------------------------------------------------------------------------------------------

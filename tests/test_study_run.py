@@ -16,7 +16,7 @@ from modicum.engine.engine import Engine
 from modicum.report import TIMING_COLUMNS, ReportSource, write_report
 from modicum.strategies import STRATEGIES
 from modicum.strategies.base import Selection, Strategy, View, unscored
-from modicum.study.run import DATABASE
+from modicum.study.results import DATABASE
 from modicum.study.store import Store
 from modicum.testing.backbone import toy_dataset
 
@@ -81,6 +81,20 @@ def test_several_data_sets(tmp_path: Path) -> None:
     assert {row["dataset"] for row in results.rows if "f1" in row} == {"two"}
     assert results.manifest["data"]["two"]["classes"] == ["class-0", "class-1"]
     assert (results.manifest["data"]["two"]["train"], results.manifest["data"]["two"]["test"]) == (30, 30)
+
+
+@pytest.mark.parametrize(
+    ("second", "names"),
+    [
+        ({"name": "lora", "rank": 1, "learning_rate": 0.02}, {"head", "lora(rank=1)"}),
+        ({"name": "head", "learning_rate": 0.02}, {"head", "head(learning_rate=0.02)"}),
+    ],
+)
+def test_rates_are_told_where_they_tell_methods_apart(second: Any, names: set[str], tmp_path: Path) -> None:
+    made = study(methods=["head", second], strategies=["random"], keep_dynamics=True, training={"steps": 20})
+    results = run(made, tmp_path)
+    assert {row["method"] for row in results.rows} == {row["plain_method"] for row in results.rows} == names
+    assert {example["method"] for example in results.examples} == names
 
 
 def test_values(tmp_path: Path) -> None:

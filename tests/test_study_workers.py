@@ -12,7 +12,8 @@ from tiny import save_tiny
 from toy_study import Watcher, plain, study
 
 from modicum.base.errors import ModicumError, StoreError
-from modicum.study.run import Results, run_study
+from modicum.study.results import Results
+from modicum.study.run import run_study
 from modicum.study.spec import Study
 
 

@@ -16,7 +16,8 @@ import pytest
 from modicum.engine.backbone import Backbone
 from modicum.engine.engine import Engine
 from modicum.report import TIMING_COLUMNS
-from modicum.study.run import DATABASE, Results, run_study
+from modicum.study.results import DATABASE, Results
+from modicum.study.run import run_study
 from modicum.study.spec import Study, Trial, parse_study
 from modicum.study.store import Store
 from modicum.testing.backbone import fake_backbone, toy_dataset

@@ -14,7 +14,8 @@ from common import report, settings, stopwatch
 
 from modicum.base.events import Asked
 from modicum.data.sources import load
-from modicum.study.run import DATABASE, Results, run_study
+from modicum.study.results import DATABASE, Results
+from modicum.study.run import run_study
 from modicum.study.spec import Study, Trial, parse_study
 from modicum.study.store import Store
 

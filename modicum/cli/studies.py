@@ -6,7 +6,8 @@ from pathlib import Path
 
 from modicum.cli import console
 from modicum.report import ReportSource, curve_table, write_report
-from modicum.study.run import Results, load_results, run_study
+from modicum.study.results import Results, load_results
+from modicum.study.run import run_study
 from modicum.study.spec import Study, read_study
 
 QUICKSTART = Path(__file__).parent / "quickstart.toml"

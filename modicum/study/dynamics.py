@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from modicum.study.spec import Trial
 from modicum.study.store import Store
 
 
-def example_rows(store: Store, arrays: Path) -> Iterator[dict[str, Any]]:
+def example_rows(store: Store, arrays: Path, called: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """One row for each trial and each example of its last round: how often it was forgotten, when it was first learned,
-    and its place on the map (confidence, variability, correctness); for classification, where arrays were kept."""
+    and its place on the map (confidence, variability, correctness); for classification, where arrays were kept.
+
+    called: the methods' names by their labels.
+    """
     kept = json.loads(store.meta("manifest") or "{}").get("data", {})
     classes = {title: told["classes"] for title, told in kept.items()}
     for key, names in json.loads(store.meta("current") or "{}").items():
@@ -41,7 +44,11 @@ def example_rows(store: Store, arrays: Path) -> Iterator[dict[str, Any]]:
             "correctness": place.correctness,
         }
         names_of = classes.get(names["dataset"], [])
-        head = {"dataset": names["dataset"], "method": trial.label, "strategy": trial.strategy.label}
+        head = {
+            "dataset": names["dataset"],
+            "method": trial.titled(called[trial.method.label]),
+            "strategy": trial.strategy.label,
+        }
         for i, (example, label) in enumerate(labelled[: correct.shape[1]]):
             found = {name: values[i].item() for name, values in columns.items()}
             shown = names_of[int(label)] if names_of else label

@@ -1,4 +1,4 @@
-"""Runs a study, or goes on where it was stopped, and writes its report."""
+"""Runs a study, or goes on where it was stopped."""
 
 from __future__ import annotations
 
@@ -15,29 +15,23 @@ import torch
 from filelock import FileLock, Timeout
 
 import modicum
-from modicum.analysis.claims import Claim
 from modicum.analysis.metrics import LOWER_IS_BETTER, MAIN_METRIC, evaluate
 from modicum.auto.engine import make_engine, make_method, make_one_method
 from modicum.base.errors import SpecError, StoreError, UnknownName
-from modicum.base.events import Asked, Stopped, Trained
+from modicum.base.events import Stopped, Trained
 from modicum.base.spec import digest
 from modicum.engine.backbone import Backbone
 from modicum.engine.engine import Engine
 from modicum.engine.pretraining import check_pretrainable, pretrain
-from modicum.study.dynamics import example_rows
 from modicum.study.gang import Gang
 from modicum.study.prepare import Prepared, load_backbone, make_trials, prepare
+from modicum.study.results import DATABASE, Results, kind_of_pretraining, read_results
 from modicum.study.spec import Study, Trial
 from modicum.study.store import Store
 from modicum.study.workers import Hears, RunGang, run_side_by_side
 
-DATABASE = "study.sqlite"
 SHARED = {"dataset", "method", "tapt", "loop", "training"}
 """What trials of a gang have in common."""
-SCORE = "score"
-"""The main metric where each data set has one of its own."""
-INTERNAL = frozenset({"stop_predictions", "seconds", "test_seconds"})
-"""What a record holds for the loop, and no row shows."""
 
 
 class Watcher(Protocol):
@@ -51,24 +45,6 @@ class Watcher(Protocol):
 
     def round_done(self, trial: Trial, record: Mapping[str, Any]) -> None:
         """A round of a trial is durable."""
-
-
-@dataclass
-class Results:
-    """What a report is made from: a row per trial and round, and how they came about.
-
-    claims: statements to judge. pretraining: data set, method, objective, losses by epoch and seconds of each.
-    examples: one mapping for each trial and example whose training dynamics were kept (see ``example_rows``).
-    """
-
-    title: str
-    metric: str
-    rows: list[dict[str, Any]]
-    manifest: dict[str, Any]
-    notes: list[str]
-    claims: Sequence[Claim] = ()
-    pretraining: Sequence[Mapping[str, Any]] = ()
-    examples: Sequence[Mapping[str, Any]] = ()
 
 
 def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | None = None, workers: int = 1) -> Results:
@@ -227,12 +203,8 @@ def _pretrained(
     done = pretrain(backbone, data.pool, method, trial.tapt, lambda epoch, loss: watcher.pretrained(trial, epoch, loss))
     told = {"dataset": data.title, "method": trial.method.label, "objective": trial.tapt.objective}
     told |= {"losses": done.losses, "seconds": done.seconds}
-    store.merge_meta("pretraining", {_kind_of_pretraining(trial): told})
+    store.merge_meta("pretraining", {kind_of_pretraining(trial): told})
     return done.adapter
-
-
-def _kind_of_pretraining(trial: Trial) -> str:
-    return digest(trial.model_dump(mode="json", include={"fingerprint", "backbone_fingerprint", "method", "tapt"}))
 
 
 def _enlist(store: Store, sets: Sequence[Prepared], backbone: Backbone, trials: Mapping[str, Trial]) -> None:
@@ -254,88 +226,6 @@ def _enlist(store: Store, sets: Sequence[Prepared], backbone: Backbone, trials: 
 
 def _rounds_done(store: Store, trials: Mapping[str, Trial]) -> int:
     return sum(isinstance(event, Trained) for key in trials for event in store.events(key))
-
-
-def load_results(out: Path) -> Results:
-    """The results in a study's folder, finished or not.
-
-    Raises:
-        StoreError: there is no study in it.
-    """
-    if not (out / DATABASE).is_file():
-        raise StoreError(f"{out} holds no study ({DATABASE} is missing): give the folder that was passed to --out")
-    with Store(out / DATABASE) as store:
-        return read_results(store)
-
-
-def read_results(store: Store) -> Results:
-    """Rows and manifest from a store."""
-    current = store.meta("current")
-    if current is None:
-        raise StoreError(f"{store.path} holds no trials yet: run the study first")
-    study = Study.model_validate_json(store.meta("study") or "{}")
-    rows = [row | names for key, names in json.loads(current).items() for row in trial_rows(store, key)]
-    kept = json.loads(store.meta("manifest") or "{}")
-    metrics = {name: data.get("metric", kept.get("metric")) for name, data in kept["data"].items()}
-    metric = SCORE if len(set(metrics.values())) > 1 else next(iter(metrics.values()))
-    for row in rows:
-        row["share"] = row["labels"] / kept["data"][row["dataset"]]["train"]
-        if metric == SCORE:
-            row[SCORE] = row[metrics[row["dataset"]]]
-    every = [Trial.model_validate_json(store.spec(key)) for key in json.loads(current)]
-    kinds = dict.fromkeys(_kind_of_pretraining(trial) for trial in every if trial.tapt)
-    curves = json.loads(store.meta("pretraining") or "{}")
-    pretraining = [curves[kind] for kind in kinds if kind in curves]
-    examples = list(example_rows(store, store.path.parent / "arrays"))
-    notes = _notes(study, rows)
-    if metric == SCORE:
-        notes.append("The score is " + ", ".join(f"{own} on {name}" for name, own in metrics.items()) + ".")
-    return Results(study.title, metric, rows, kept, notes, study.claims, pretraining, examples)
-
-
-def trial_rows(store: Store, key: str) -> list[dict[str, Any]]:
-    """One row per round of a trial, as ``modicum.report`` wants them."""
-    trial = Trial.model_validate_json(store.spec(key))
-    identity = {
-        "trial": key,
-        "dataset": trial.dataset,
-        "backbone": trial.backbone,
-        "method": trial.label,
-        "plain_method": trial.method.label,
-        "tapt": trial.tapt.objective if trial.tapt else "",
-        "recipe": trial.training.recipe,
-        "part": trial.part,
-        "strategy": trial.strategy.label,
-        "seed": trial.seed,
-    }
-    if trial.training.seconds is not None:
-        identity["allowed_seconds"] = trial.training.seconds
-    if trial.training.until == "oracle-test":
-        identity["diagnostic"] = "the epoch was chosen on the test set"
-    rows: list[dict[str, Any]] = []
-    cost: dict[str, float] = {}
-    for event in store.events(key):
-        if isinstance(event, Asked):
-            cost = event.cost
-        elif isinstance(event, Trained):
-            shown = {k: v for k, v in event.record.items() if k not in INTERNAL}
-            rows.append(identity | {"round": event.round, "labels": event.labels} | shown | cost)
-        elif isinstance(event, Stopped) and rows and not event.reason.startswith("budget"):
-            rows[-1]["stopped"] = event.reason
-    return rows
-
-
-def _notes(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    notes = [
-        f"{r['method']} × {r['strategy']} × seed {r['seed']} stopped early: {r['stopped']}."
-        for r in rows
-        if "stopped" in r
-    ]
-    for noise in sorted({grid.loop.noise for grid in study.grids} - {0.0}):
-        notes.append(f"Labels were wrong for {noise:.0%} of the examples asked for, by design.")
-    for row in rows:
-        row.pop("stopped", None)  # type: ignore[attr-defined]
-    return notes
 
 
 def manifest(study: Study, backbone: Backbone, sets: Sequence[Prepared]) -> dict[str, Any]:

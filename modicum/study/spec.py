@@ -176,10 +176,14 @@ class Trial(Record):
 
     @property
     def label(self) -> str:
-        """The method's name in reports, with its pretraining, its recipe and its part."""
+        """The method with its settings, its pretraining, its recipe and its part."""
+        return self.titled(self.method.label)
+
+    def titled(self, method: str) -> str:
+        """As ``label``, with another name for the method."""
         more = [self.tapt.objective] if self.tapt else []
         more += [self.training.recipe] if self.training.recipe else []
-        return " + ".join([self.method.label, *more]) + (f", {self.part}" if self.part else "")
+        return " + ".join([method, *more]) + (f", {self.part}" if self.part else "")
 
     def key(self) -> str:
         """The trial's identity: the same settings give the same key, on any machine."""
