@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from modicum.analysis.claims import Claim, judge, third_of_layers
+from modicum.analysis.claims import Claim, judge
+from modicum.analysis.summaries import third_of_layers
 from modicum.base.errors import SpecError
 
 GAINS = (0.08, 0.09, 0.10, 0.11, 0.12, 0.10)
@@ -101,6 +102,22 @@ def test_agreement_rests_on_students_interval():
     assert verdict(rows[:4], expect="within", margin=1).reason == "one pair allows no interval"
 
 
+def test_differences_do_not_cancel_between_data_sets():
+    rows = two_methods([0.02 + i / 1000 for i in range(-2, 3)], dataset="a")
+    rows += two_methods([-0.02 + i / 1000 for i in range(-2, 3)], dataset="b")
+    wide, narrow = (verdict(rows, expect="within", margin=margin) for margin in (0.03, 0.019))
+    assert wide.verdict == "supported" and wide.reason == "the 95 % interval of each data set lies within ±0.03"
+    half = 2.776445 * 0.001 * math.sqrt(2.5) / math.sqrt(5)
+    assert wide.notes == (
+        f"By data set: a +0.020 [{0.02 - half:+.3f}, {0.02 + half:+.3f}]; b -0.020 [{-0.02 - half:+.3f}, "
+        f"{-0.02 + half:+.3f}].",
+    )
+    assert (narrow.verdict, narrow.reason) == ("undecided", "the 95 % interval crosses ±0.019 on a, b")
+    # pooled, b would hide that a is outside
+    far = verdict(rows, expect="within", margin=0.01)
+    assert (far.verdict, far.reason) == ("contradicted", "the interval of one data set lies wholly outside ±0.01")
+
+
 def test_a_difference_of_differences():
     # entropy gains 0.05, 0.06 over random with lora, and 0.02, 0.01 with full: 0.03 and 0.05 more
     gains = {("lora", 0): 0.05, ("lora", 1): 0.06, ("full", 0): 0.02, ("full", 1): 0.01}
@@ -133,32 +150,43 @@ def test_measures_of_a_curve():
     assert "no seed has a trial with all rounds, and a number in 'loss'" in verdict(rows, measure="auc:loss").reason
 
 
-def test_spread_pairs_levels_instead_of_seeds():
+def test_spread_is_the_distance_from_the_median_over_seeds():
     values = {("full", 100): (0.1, 0.3, 0.2), ("full", 200): (0.5, 0.5, 0.5)}
     values |= {("lora", 100): (0.1, 0.5, 0.3), ("lora", 200): (0.4, 0.6, 0.5)}
     rows = [row(seed, v, method, labels) for (method, labels), some in values.items() for seed, v in enumerate(some)]
     found = verdict(rows, measure="spread")
-    assert found.result.differences == pytest.approx([0.2 - 0.1, 0.1 - 0.0])
-    assert found.notes[0] == "The levels of a data set share their trials, so p is smaller than it should be."
-    # a seed that one side lacks is left out on both: 0.1 and 0.3, against 0.1 and 0.5
+    # by seed, lora is 0.2, 0.2, 0 and 0.1, 0.1, 0 from its medians, full 0.1, 0.1, 0 and nothing
+    assert found.result.differences == pytest.approx([0.15 - 0.05, 0.15 - 0.05, 0.0])
+    assert found.notes[-1].startswith("3 pairs cannot reach")  # a trial is one unit, however many rounds it has
+    # a seed that one side lacks is left out on both: 0.1 and 0.3, against 0.1 and 0.5; 0.4 and 0.6
     fewer = verdict([r for r in rows if (r["seed"], r["method"]) != (2, "lora")], measure="spread")
-    assert fewer.result.differences[0] == pytest.approx(math.sqrt(0.08) - math.sqrt(0.02))
+    assert fewer.result.differences == pytest.approx([0.15 - 0.05] * 2)
+    assert fewer.notes[0].startswith("1 of 3 pairs of data set and seed are left out")
     alone = verdict([r for r in rows if r["seed"] == 0], measure="spread")
     assert alone.verdict == "not run" and "no two seeds have a trial with all rounds" in alone.reason
 
 
-def test_spread_pairs_all_that_the_selections_share():
+def test_spread_is_averaged_over_what_a_selection_spans():
     rows = []
     for strategy, seconds, wide in (("random", 5.0, 0.2), ("random", 9.0, 0.3), ("entropy", 5.0, 0.4)):
         for seed, sign in enumerate((-1, 1)):
             common = {"strategy": strategy, "allowed_seconds": seconds}
             rows += [row(seed, 0.5 + sign * wide, "lora", **common), row(seed, 0.5 + sign * 0.1, **common)]
-    found = verdict(rows, measure="spread")
-    assert sorted(found.result.differences) == pytest.approx([(w - 0.1) * math.sqrt(2) for w in (0.2, 0.3, 0.4)])
-    # where strategies differ between the sides, times alone are paired, each with the mean over its strategies
-    across = verdict(rows, measure="spread", of={"method": "lora"}, against={"method": "full", "strategy": "random"})
-    expected = [(0.3 - 0.1) * math.sqrt(2), (0.3 - 0.1) * math.sqrt(2)]
-    assert across.result.differences == pytest.approx(expected)
+    assert verdict(rows, measure="spread").result.differences == pytest.approx([0.3 - 0.1] * 2)
+
+
+def test_rounds_that_go_up_and_down_together_are_no_evidence_of_their_own():
+    rng = random.Random(0)
+    kept = 0
+    for _ in range(60):
+        rows = []
+        for dataset in "abc":
+            for method in ("lora", "full"):
+                for seed in range(5):
+                    shift = rng.gauss(0, 1)
+                    rows += [row(seed, shift, method, labels, dataset=dataset) for labels in (100, 200, 300, 400)]
+        kept += verdict(rows, measure="spread").verdict == "undecided"
+    assert kept >= 56  # level 0.05 allows 3 of 60, and the median makes it less
 
 
 def test_cka_is_averaged_over_thirds_of_the_layers_without_the_embeddings():
@@ -281,6 +309,21 @@ def test_claims_that_were_not_run_say_what_is_missing():
 def test_a_value_of_a_list_that_no_row_has_is_named():
     found = verdict(two_methods(), of={"method": ["lora", "prefix"]})
     assert found.verdict == "supported" and found.notes == ("of: no finished round has method = prefix.",)
+
+
+def test_a_value_that_one_data_set_lacks_is_named_with_it():
+    rows = two_methods() + two_methods(dataset="b")
+    rows += [r | {"strategy": "badge", "trial": r["trial"] + "b"} for r in two_methods()]
+    both = ["random", "badge"]
+    found = verdict(rows, of={"method": "lora", "strategy": both}, against={"method": "full", "strategy": both})
+    assert found.n == 12
+    assert found.notes == tuple(f"{side}: no finished round on b has strategy = badge." for side in ("of", "against"))
+
+
+def test_that_one_pretraining_serves_all_seeds_is_said():
+    rows = [r | {"tapt": "mlm", "trial": r["trial"] + "+"} if r["method"] == "lora" else r for r in two_methods()]
+    found = verdict(rows, of={"tapt": "mlm"}, against={"tapt": ""})
+    assert found.verdict == "supported" and found.notes[0].startswith("One pretraining serves all seeds")
 
 
 @pytest.mark.parametrize(

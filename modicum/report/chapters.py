@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from modicum.analysis.claims import THIRDS, Judged, judge
+from modicum.analysis.claims import Judged, judge
 from modicum.analysis.curves import Interval, mean_interval
+from modicum.analysis.summaries import THIRDS
 from modicum.report.findings import number, signed
 from modicum.report.frame import Block, Frame, Key, ReportSource, metric_name
 from modicum.report.layout import (
@@ -33,7 +34,7 @@ MEASURES = {
     "last": "last {}",
     "first": "first {}",
     "mean": "mean {}",
-    "spread": "standard deviation of {} over seeds",
+    "spread": "distance of {} from its median over seeds",
 }
 
 

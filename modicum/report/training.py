@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from modicum.analysis.claims import THIRDS, third_of_layers
 from modicum.analysis.curves import mean_interval
+from modicum.analysis.summaries import THIRDS, third_of_layers
 from modicum.report.findings import number
 from modicum.report.frame import FORGETTING_COLUMNS, Block, Cell, Frame
 from modicum.report.layout import Item, Line, Part, Table, measured, percent
