@@ -141,6 +141,12 @@ def test_tests_against_random_are_paired_and_corrected():
     assert lines["entropy"][1].text == "10–0–0" and lines["entropy"][2].plain == "0.0020 (0.0039)"
     assert (lines["entropy"][-1].mark, lines["badge"][-1].mark) == ("better", "worse")
     assert "lora × entropy has the highest normalised AUC" in document.sections[0].finding
+    best = [
+        row | {"macro_f1": row["macro_f1"] + (row["method"] == "lora") * (row["strategy"] == "random")}
+        for row in rows()
+    ]
+    finding = build_document(source(best)).sections[0].finding
+    assert finding.endswith(": with lora, no strategy has a better mean than random.")
     assert "and is better than random with the same method (+0.02" in document.sections[0].finding
     assert document.summary == "Of 2 comparisons with random, 1 came out better, 1 worse and 0 undecided."
     assert document.notes == ()

@@ -65,7 +65,8 @@ def claims(source: ReportSource) -> Chapter | None:
         "The effect is the mean difference over pairs of data set and seed, with its 95 % interval: bootstrap (BCa), "
         "or Student's where two sides should agree within a margin; standardised, it is in standard deviations of "
         "these differences. p is that of the two-sided sign-flip test after Holm's correction over all claims so "
-        "tested; a claim of agreement rests on its interval alone. ‘Undecided’ does not mean ‘wrong’.",
+        "tested; a claim of agreement rests on the intervals of its data sets alone. ‘Undecided’ does not mean "
+        "‘wrong’.",
         *(f"{one.claim.id}: {note}" for one in judged for note in one.notes),
     ]
     lines = tuple(Line("", one.claim.id, _judged(one, source.metric)) for one in judged)

@@ -22,7 +22,8 @@ TESTS = ("sign_flip", "wilcoxon", "mann_whitney")
 class Contrast:
     """A cell against its baseline, over the seeds that both have.
 
-    kind: ``strategy`` against random with the same method, or ``method`` against full with the same strategy.
+    kind: ``strategy`` against random with the same method, or ``method`` against full (``Block.reference``) with the
+        same strategy.
     corrected: test -> p after Holm's correction over all contrasts of the report.
     """
 
@@ -108,7 +109,7 @@ def headline(frame: Frame, block: Block, found: tuple[Contrast, ...]) -> str:
     if block.strategies == (block.random,):
         return f"{start}."
     if best.strategy == block.random:
-        return f"{start}: no strategy comes out ahead of random."
+        return f"{start}: with {best.method}, no strategy has a better mean than random."
     own = next((c for c in found if c.kind == "strategy" and c.cell is best), None)
     if own is None:
         return f"{start}; {best.method} was not run with random, so whether choosing pays is open."
@@ -164,22 +165,28 @@ def _pairs(block: Block) -> list[tuple[Literal["strategy", "method"], Block, Cel
         others = [cells.get((method, s)) for s in block.strategies if s != block.random]
         pairs += [("strategy", block, cell, passive) for cell in others if cell and passive]
     for strategy in block.strategies:
-        reference = cells.get((block.full, strategy))
-        others = [cells.get((m, strategy)) for m in block.methods if m != block.full]
-        pairs += [("method", block, cell, reference) for cell in others if cell and reference]
+        for method in block.methods:
+            cell, reference = cells.get((method, strategy)), cells.get((block.reference(method), strategy))
+            if cell and reference and cell is not reference:
+                pairs.append(("method", block, cell, reference))
     return pairs
 
 
 def _contrast(
     kind: Literal["strategy", "method"], block: Block, cell: Cell, baseline: Cell, *, greater_is_better: bool
 ) -> Contrast:
-    shared = [seed for seed in cell.seeds if seed in baseline.seeds]
-    ours = cell.auc[[cell.seeds.index(seed) for seed in shared]]
-    theirs = baseline.auc[[baseline.seeds.index(seed) for seed in shared]]
+    ours, theirs = paired_areas(cell, baseline)
     # The generator is named by what is compared, so that the page is the same whatever else is on it.
     rng = stream(0, "report", kind, block.name, cell.method, cell.strategy)
     result = compare(ours, theirs, rng=rng, greater_is_better=greater_is_better)
     return Contrast(kind, block.name, cell, baseline, result, {}, verdict(result, alpha=ALPHA))
+
+
+def paired_areas(cell: Cell, baseline: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) areas of both under the curves of the seeds that both have."""
+    shared = [seed for seed in cell.seeds if seed in baseline.seeds]
+    ours, theirs = (one.auc[[one.seeds.index(seed) for seed in shared]] for one in (cell, baseline))
+    return ours, theirs
 
 
 def _target(cell: Cell, target: float, greater_is_better: bool) -> Target:

@@ -177,6 +177,13 @@ class Block:
         """The method that the others are compared with: full fine-tuning, or else the first."""
         return next((m for m in self.methods if _is_called(m, "full")), self.methods[0])
 
+    def reference(self, method: str) -> str:
+        """What a method is compared with: full fine-tuning with the same pretraining, recipe and part if there is such
+        a one, and else without."""
+        row = next(cell.rounds[0][0] for (name, _), cell in self.cells.items() if name == method)
+        alike = self.full + method.removeprefix(str(row.get("plain_method", method)))  # "full" + " + mlm"
+        return alike if alike in self.methods and alike != method else self.full
+
     @property
     def has_full(self) -> bool:
         """Whether full fine-tuning is among the methods."""

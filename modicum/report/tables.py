@@ -8,7 +8,7 @@ from typing import Any
 
 from modicum.analysis.curves import Interval, mean_interval, ripl
 from modicum.base.spec import canonical_json
-from modicum.report.findings import TESTS, Contrast, Target, number, signed, targets
+from modicum.report.findings import TESTS, Contrast, Target, number, paired_areas, signed, targets
 from modicum.report.frame import METRIC_NAMES, Block, Cell, Frame, Key, metric_name
 from modicum.report.layout import Item, Line, Part, Table, amount, best_of, duration, measured, p_value, spread
 from modicum.report.training import events, forgotten, layers, second_look, variability
@@ -84,7 +84,10 @@ def _result(frame: Frame, block: Block) -> Part:
     caption = f"{block.name}: {frame.metric_name} with all labels, and the area under its curve"
     notes = ["Mean over seeds with its 95 % t-interval; the best mean of each column is marked."]
     if gains:
-        notes.append("RIPL is the share of the room above random that is closed: (AUC − random) / (1 − random).")
+        notes.append(
+            "RIPL is the share of the room above random that is closed, (AUC − random) / (1 − random), over the seeds "
+            "that both have."
+        )
     table = Table(caption, (*columns, "seeds"), tuple(lines), tuple(notes))
     return Part("result", "Final metric and area under the curve", "", table)
 
@@ -102,10 +105,17 @@ def _against_random(block: Block, found: Sequence[Contrast]) -> Part | None:
 def _against_full(block: Block, found: Sequence[Contrast]) -> Part | None:
     if not found:
         return None
-    lines = tuple(Line(c.cell.strategy, c.cell.method, _tested(c)) for c in found)
+    several = len({c.baseline.method for c in found}) > 1
+    lines = tuple(
+        Line(c.cell.strategy, c.cell.method, (*([Item(c.baseline.method)] if several else []), *_tested(c)))
+        for c in found
+    )
     caption = f"{block.name}: each method against {block.full}"
     lead = f"Difference of normalised AUC from {block.full} with the same strategy, seed by seed."
-    table = Table(caption, ("strategy", "method", *TEST_COLUMNS), lines, (TEST_NOTE,))
+    if several:
+        lead += f" What was pretrained, or trained otherwise, is compared with {block.full} of the same kind."
+    columns = ("strategy", "method", *(["against"] if several else []), *TEST_COLUMNS)
+    table = Table(caption, columns, lines, (TEST_NOTE,))
     return Part("method", "Which method learns best?", lead, table)
 
 
@@ -186,7 +196,10 @@ def _cost(block: Block) -> Part | None:
         for cell in block.ordered
     )
     columns = ("method", "strategy", *(COSTS[name] for name in known))
-    note = "Mean over trials of the sum over rounds; memory is the largest seen. Times depend on the machine."
+    note = (
+        "Mean over trials of the sum over rounds; memory is the most that was taken since a trial and those "
+        "beside it began. What a rule that ends training computes is in no time. Times depend on the machine."
+    )
     return Part("cost", "What does it cost?", "", Table(f"{block.name}: cost of a trial", columns, lines, (note,)))
 
 
@@ -202,9 +215,9 @@ def _ripl(frame: Frame, block: Block, areas: Mapping[Key, Interval]) -> dict[Key
         return {}
     gains = dict.fromkeys(areas, math.nan)
     for method, strategy in areas:
-        passive = areas.get((method, block.random))
+        cell, passive = block.cells[method, strategy], block.cells.get((method, block.random))
         if passive and strategy != block.random:
-            gains[method, strategy] = ripl(areas[method, strategy].mean, passive.mean)
+            gains[method, strategy] = ripl(*(mean_interval(auc).mean for auc in paired_areas(cell, passive)))
     return gains
 
 

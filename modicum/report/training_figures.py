@@ -154,7 +154,7 @@ def _differences(block: Block, at: int, styles: Mapping[str, Style]) -> list[She
     """Method minus full, layer by layer, a panel for each strategy; none where no seed has both."""
     lines: dict[str, list[tuple[Series, np.ndarray]]] = {}
     for cell in block.ordered:
-        full = block.cells.get((block.full, cell.strategy))
+        full = block.cells.get((block.reference(cell.method), cell.strategy))
         if full is None or cell is full:
             continue
         gaps = _paired(cell, full, at)
@@ -178,7 +178,8 @@ def _differences(block: Block, at: int, styles: Mapping[str, Style]) -> list[She
     shown = {series.name for found in lines.values() for series, _ in found}
     caption = (
         f"CKA with the pretrained model minus that of {block.full}, with {int(block.labels[at]):,} labels, paired by "
-        f"seed; shade: 95\u00a0% t-interval. Above the dashed line, a layer has stayed closer than under {block.full}."
+        f"seed, both pretrained alike where that was run; shade: 95\u00a0% t-interval. Above the dashed line, a layer "
+        f"has stayed closer than under {block.full}."
     )
     return [Sheet(caption, legend({name: style for name, style in styles.items() if name in shown}), tuple(panels))]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from modicum.base.rng import stream
 from modicum.base.types import ExampleId, Signal
 from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted
+from modicum.engine.memory import forget_peak, peak_memory_mb
 from modicum.loop.learner import Learner, Wanted
 from modicum.loop.oracle import GoldOracle, NoisyOracle, Oracle
 from modicum.strategies import make_warm
@@ -96,6 +95,7 @@ class Gang:
 
     def run(self) -> None:
         """Advance round by round; every round of all members is durable before the next begins."""
+        forget_peak(self.engine.backbone.device)
         fresh = [m for m in self.members if not m.learner.stopped and not m.learner.open]
         self._ask(fresh, {})
         self._commit(fresh)
@@ -146,7 +146,7 @@ class Gang:
                 "train_loss": model.loss,
                 "fit_seconds": model.seconds,
             }
-            record["peak_memory_mb"] = peak_memory_mb()
+            record["peak_memory_mb"] = peak_memory_mb(self.engine.backbone.device)
             record["seconds"] = model.seconds + sum(member.spent.values())
             if member.trial.loop.plateau is not None:
                 record |= self._change(member, model)
@@ -230,9 +230,3 @@ class Gang:
             seed=member.trial.seed,
             round_=wanted.round,
         )
-
-
-def peak_memory_mb() -> float:
-    """Peak resident memory of this process so far, in MB (10^6 bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

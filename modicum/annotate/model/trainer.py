@@ -58,9 +58,9 @@ from modicum.engine.backbone import Backbone
 from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted
+from modicum.engine.memory import peak_memory_mb
 from modicum.strategies import make_warm
 from modicum.strategies.base import View
-from modicum.study.gang import peak_memory_mb
 
 KEPT = 3
 """Models whose files are kept."""
@@ -130,7 +130,7 @@ class Trainer:
             "fit_seconds": fitted.seconds,
             "score_seconds": time.perf_counter() - scoring,
             "seconds": time.perf_counter() - began,
-            "peak_memory_mb": peak_memory_mb(),
+            "peak_memory_mb": peak_memory_mb(engine.backbone.device),
             "candidates": len(plan.candidates),
             "seq": known.seq,
         }
