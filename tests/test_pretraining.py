@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny import CONFIGS, save_tiny
+from tiny import CONFIGS, ROOM, save_tiny, tokenizer
+from transformers import BertConfig, BertForMaskedLM
 
 from modicum.base.errors import BackboneError, SpecError
 from modicum.base.training import FitJob, Pretraining, Training
@@ -17,7 +18,7 @@ from modicum.engine.bank import Bank
 from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
 from modicum.engine.masking import Masking
-from modicum.engine.pretraining import Pretrained, pretrain
+from modicum.engine.pretraining import MaskedLanguage, Pretrained, pretrain
 from modicum.methods import METHODS
 from modicum.testing.backbone import fake_backbone, toy_dataset
 
@@ -106,6 +107,46 @@ def test_a_method_learns_from_texts_alone(method: str, objective: str) -> None:
     assert any(not torch.equal(done.adapter[name], fresh[name]) for name in fresh)
     for name, tensor in backbone.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_the_loss_is_that_of_transformers(tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        plain = BertForMaskedLM(BertConfig(**ROOM, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    with torch.no_grad():
+        for p in plain.parameters():
+            p.mul_(8)  # spread out, so that a token in the wrong place shows
+    plain.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    backbone = Backbone.load(str(tmp_path), max_length=64, precision="fp32")
+    corpus = Corpus(backbone, toy_dataset(24))
+    bank = Bank.fresh(backbone, METHODS.create("lora"), 1, [(0, 0)])
+    objective = MaskedLanguage(bank, corpus, settings(mask=0.5))
+    assert objective.head_known
+    shown: list[np.ndarray] = []
+    told: list[np.ndarray] = []
+    hide = objective.masking.hide
+
+    def watched(ids: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        found = hide(ids, rng)
+        shown.append(found[0])
+        told.append(found[1])
+        truth.append(ids)
+        return found
+
+    truth: list[np.ndarray] = []
+    objective.masking = SimpleNamespace(hide=watched)  # type: ignore[assignment]
+    loss = objective.loss(bank, np.arange(24), np.random.default_rng(0))
+    # the row parts where a text begins: cut it there, and pad
+    starts = np.flatnonzero(truth[0] == backbone.tokenizer.cls_token_id)
+    assert len(starts) == 24 and 0 < told[0].sum() < len(told[0])
+    inputs, labels = (
+        torch.nn.utils.rnn.pad_sequence([torch.from_numpy(part) for part in np.split(row, starts[1:])], True, filler)
+        for row, filler in ((shown[0].astype(np.int64), 0), (np.where(told[0], truth[0], -100).astype(np.int64), -100))
+    )
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(part)) for part in np.split(shown[0], starts[1:])], True)
+    expected = plain.eval()(input_ids=inputs, attention_mask=mask, labels=labels).loss
+    assert loss is not None and loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))

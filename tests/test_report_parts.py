@@ -87,6 +87,27 @@ def test_what_was_pretrained_is_compared_with_full_that_was_pretrained():
     assert "against" not in alone.header
 
 
+def test_a_part_with_other_numbers_of_labels_stands_apart():
+    made = rows(methods=("full", "lora"), strategies=("random",))
+    more = [
+        row | {"method": row["method"] + ", long", "part": "long", "trial": row["trial"] + "-long"}
+        for row in made
+        if row["labels"] == 200
+    ]
+    blocks = build_frame(source(made + more)).blocks
+    assert [(block.name, block.labels.tolist()) for block in blocks] == [
+        ("trec", [100, 150, 200, 250]),
+        ("trec · long", [200]),
+    ]
+    alike = [
+        row | {"method": row["method"] + ", long", "part": "long", "trial": row["trial"] + "-long"} for row in made
+    ]
+    (block,) = build_frame(source(made + alike)).blocks
+    assert block.methods == ("full", "lora", "full, long", "lora, long")
+    (unfinished,) = build_frame(source(made + [row for row in alike if row["labels"] == 100])).blocks
+    assert len(unfinished.cells) == 4 and unfinished.labels.tolist() == [100]
+
+
 def test_ripl_is_over_the_seeds_that_both_have():
     made = rows(methods=("lora",), strategies=("random", "entropy"), seeds=4)
     for row in made:  # by luck alone, the seeds that entropy has are the better ones

@@ -17,6 +17,7 @@ from modicum.analysis.metrics import LOWER_IS_BETTER
 from modicum.analysis.selections import is_number
 from modicum.analysis.selections import number as as_number
 from modicum.base.errors import DataError, UnknownName
+from modicum.report.trials import Trial, by_schedule, common_rounds, listed
 
 IDENTITY_COLUMNS = ("trial", "dataset", "backbone", "method", "strategy", "seed", "round", "labels")
 COST_COLUMNS = ("parameters", "steps", "train_loss")
@@ -152,8 +153,8 @@ class Block:
     """One data set under one backbone: the cells that may be compared with one another.
 
     seconds: the time that its trials were allowed to train for; None where it was not given.
-    examples: those of the source that came up in its trials' training; none where the data set has other blocks, which
-        examples do not name.
+    examples: those of the source that came up in its trials' training; none of a method and strategy that other blocks
+        of the data set have too, since examples do not name the block.
     """
 
     name: str
@@ -214,35 +215,22 @@ class Frame:
         return metric_name(self.source.metric)
 
 
-@dataclass
-class _Trial:
-    """One trial's rows by their number of labels."""
-
-    key: str
-    method: str
-    strategy: str
-    seed: Any
-    rounds: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.method} × {self.strategy}, seed {self.seed}"
-
-
 def build_frame(source: ReportSource) -> Frame:
     """Sort rows into data sets, methods, strategies and seeds, on the rounds that all trials of a data set share.
 
-    Trials that were allowed to train for different times are data sets of their own.
+    Trials that were allowed to train for different times are data sets of their own, and so are parts of a study with
+    other numbers of labels.
 
     Raises:
         DataError: two trials of a data set have the same labels and seed, so that a seed would count twice.
     """
-    groups: dict[tuple[str, str], dict[float | None, dict[str, _Trial]]] = {}
+    groups: dict[tuple[str, str], dict[float | None, dict[str, Trial]]] = {}
     for row in source.rows:
         seconds = as_number(row.get("allowed_seconds"))
         timed = groups.setdefault((str(row["dataset"]), str(row["backbone"])), {})
         group = timed.setdefault(seconds if math.isfinite(seconds) else None, {})
-        fresh = _Trial(str(row["trial"]), str(row["method"]), str(row["strategy"]), row["seed"])
-        trial = group.setdefault(fresh.key, fresh)
+        identity = str(row["method"]), str(row["strategy"]), row["seed"]
+        trial = group.setdefault(str(row["trial"]), Trial(str(row["trial"]), *identity, part=str(row.get("part", ""))))
         trial.rounds[int(row["labels"])] = row
     several = len({backbone for _, backbone in groups}) > 1
     blocks: list[Block] = []
@@ -250,10 +238,11 @@ def build_frame(source: ReportSource) -> Frame:
         for allowed in sorted(timed, key=lambda time: time or 0.0):
             name = f"{dataset} · {backbone}" if several else dataset
             name += f" · {allowed:g} s" if allowed is not None and len(timed) > 1 else ""
-            blocks.append(_block(source, name, (dataset, backbone, allowed), list(timed[allowed].values())))
-    sharing = Counter(block.dataset for block in blocks)
-    told = (replace(b, examples=_examples(source, b)) if sharing[b.dataset] == 1 else b for b in blocks)
-    return Frame(source, tuple(told))
+            for parts, trials in by_schedule(timed[allowed].values()):
+                own = f"{name} · {' and '.join(parts)}" if all(parts) else name
+                blocks.append(_block(source, own, (dataset, backbone, allowed), trials))
+    sharing = Counter((block.dataset, key) for block in blocks for key in block.cells)
+    return Frame(source, tuple(replace(block, examples=_examples(source, block, sharing)) for block in blocks))
 
 
 def number_table(trials: Iterable[Sequence[Mapping[str, Any]]], column: str) -> np.ndarray:
@@ -272,7 +261,7 @@ def metric_name(column: str) -> str:
     return METRIC_NAMES.get(column, column.replace("_", " "))
 
 
-def _block(source: ReportSource, name: str, identity: tuple[str, str, float | None], trials: list[_Trial]) -> Block:
+def _block(source: ReportSource, name: str, identity: tuple[str, str, float | None], trials: list[Trial]) -> Block:
     seen: dict[tuple[str, str, str], str] = {}
     for trial in trials:
         other = seen.setdefault((trial.method, trial.strategy, str(trial.seed)), trial.key)
@@ -281,12 +270,12 @@ def _block(source: ReportSource, name: str, identity: tuple[str, str, float | No
                 f"trials {other} and {trial.key} are both {trial} on {name}, so that the seed would count twice; "
                 "give their methods or strategies different labels"
             )
-    kept, labels, warnings = _common_rounds(trials)
+    kept, labels, warnings = common_rounds(trials)
     cells: dict[Key, Cell] = {}
     for key in dict.fromkeys((t.method, t.strategy) for t in kept):
         cells[key] = _cell(source, key, [t for t in kept if (t.method, t.strategy) == key], labels)
     most = max(len(cell.seeds) for cell in cells.values())
-    warnings += _listed(
+    warnings += listed(
         f"of {len(cells)} combinations have fewer than {most} seeds",
         [f"{c.method} × {c.strategy} ({len(c.seeds)})" for c in cells.values() if len(c.seeds) < most],
     )
@@ -307,43 +296,22 @@ def _block(source: ReportSource, name: str, identity: tuple[str, str, float | No
     )
 
 
-def _examples(source: ReportSource, block: Block) -> tuple[Mapping[str, Any], ...]:
-    """The source's examples of the block's cells; one that never came up in training has NaN."""
+def _examples(
+    source: ReportSource, block: Block, sharing: Mapping[tuple[str, Key], int]
+) -> tuple[Mapping[str, Any], ...]:
+    """The source's examples of the block's cells that no other block shares; one that never came up in training has
+    NaN."""
     return tuple(
         example
         for example in source.examples
         if example.get("dataset") == block.dataset
-        and (example.get("method"), example.get("strategy")) in block.cells
+        and (key := (example.get("method"), example.get("strategy"))) in block.cells
+        and sharing[block.dataset, key] == 1  # type: ignore[index]
         and all(math.isfinite(as_number(example.get(name))) for name in EXAMPLE_COLUMNS)
     )
 
 
-def _common_rounds(trials: list[_Trial]) -> tuple[list[_Trial], list[int], list[str]]:
-    """The trials that can be compared, the numbers of labels that all of them have, and what to tell the reader."""
-    warnings: list[str] = []
-    counts = Counter(n for trial in trials for n in trial.rounds)
-    anchor = max(counts, key=lambda n: (counts[n], -n))
-    kept = [trial for trial in trials if anchor in trial.rounds]
-    warnings += _listed(
-        f"of {len(trials)} trials share no number of labels with the others and are left out",
-        [str(trial) for trial in trials if anchor not in trial.rounds],
-    )
-    labels = sorted(set.intersection(*(set(trial.rounds) for trial in kept)))
-    longest = max(len(trial.rounds) for trial in kept)
-    warnings += _listed(
-        f"of {len(trials)} trials have fewer rounds than the longest (unfinished, or stopped early)",
-        [f"{t} ({len(t.rounds)} of {longest} rounds)" for t in kept if len(t.rounds) < longest],
-    )
-    every = {n for trial in kept for n in trial.rounds}
-    if len(every) > len(labels):
-        warnings.append(
-            f"Curves, tables and tests use only the {len(labels)} of {len(every)} numbers of labels that all trials "
-            f"share ({_span(labels)}); results.csv has every round."
-        )
-    return kept, labels, warnings
-
-
-def _cell(source: ReportSource, key: Key, trials: list[_Trial], labels: list[int]) -> Cell:
+def _cell(source: ReportSource, key: Key, trials: list[Trial], labels: list[int]) -> Cell:
     trials = sorted(trials, key=lambda trial: (str(type(trial.seed)), trial.seed))
     rounds = tuple(tuple(trial.rounds[n] for n in labels) for trial in trials)
     costs = {"parameters": mean_interval(number_table(rounds, "parameters")[:, -1]).mean}
@@ -366,18 +334,6 @@ def _cell(source: ReportSource, key: Key, trials: list[_Trial], labels: list[int
 def _total(values: np.ndarray) -> float:
     """The sum of what is known: the last round, for one, scores nothing. NaN where nothing is known."""
     return math.nan if np.isnan(values).all() else float(np.nansum(values))
-
-
-def _listed(what: str, names: Sequence[str], show: int = 5) -> list[str]:
-    """One sentence that counts and names, or none."""
-    if not names:
-        return []
-    more = f" and {len(names) - show} more" if len(names) > show else ""
-    return [f"{len(names)} {what}: {'; '.join(names[:show])}{more}."]
-
-
-def _span(labels: Sequence[int]) -> str:
-    return f"{labels[0]} to {labels[-1]}" if len(labels) > 1 else f"{labels[0]}"
 
 
 def _baseline_first(names: Iterable[str], baseline: str) -> tuple[str, ...]:

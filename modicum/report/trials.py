@@ -1,0 +1,78 @@
+"""Trials of a study, and which of them and of their rounds can stand in one table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Trial:
+    """One trial's rows by their number of labels."""
+
+    key: str
+    method: str
+    strategy: str
+    seed: Any
+    part: str = ""
+    rounds: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.method} × {self.strategy}, seed {self.seed}"
+
+
+def by_schedule(trials: Iterable[Trial]) -> list[tuple[list[str], list[Trial]]]:
+    """Names and trials of the parts of a study, together where one has the first numbers of labels of the other."""
+    parts: dict[str, list[Trial]] = {}
+    for trial in trials:
+        parts.setdefault(trial.part, []).append(trial)
+    found: list[tuple[list[int], list[str], list[Trial]]] = []
+    for part, own in parts.items():
+        labels = sorted({n for trial in own for n in trial.rounds})
+        alike = next((one for one in found if all(a == b for a, b in zip(one[0], labels, strict=False))), None)
+        if alike is None:
+            found.append((labels, [part], own))
+        else:
+            alike[0][:] = labels if len(labels) > len(alike[0]) else alike[0]
+            alike[1].append(part)
+            alike[2].extend(own)
+    return [(names, own) for _, names, own in found]
+
+
+def common_rounds(trials: list[Trial]) -> tuple[list[Trial], list[int], list[str]]:
+    """The trials that can be compared, the numbers of labels that all of them have, and what to tell the reader."""
+    warnings: list[str] = []
+    counts = Counter(n for trial in trials for n in trial.rounds)
+    anchor = max(counts, key=lambda n: (counts[n], -n))
+    kept = [trial for trial in trials if anchor in trial.rounds]
+    warnings += listed(
+        f"of {len(trials)} trials share no number of labels with the others and are left out",
+        [str(trial) for trial in trials if anchor not in trial.rounds],
+    )
+    labels = sorted(set.intersection(*(set(trial.rounds) for trial in kept)))
+    longest = max(len(trial.rounds) for trial in kept)
+    warnings += listed(
+        f"of {len(trials)} trials have fewer rounds than the longest (unfinished, or stopped early)",
+        [f"{t} ({len(t.rounds)} of {longest} rounds)" for t in kept if len(t.rounds) < longest],
+    )
+    every = {n for trial in kept for n in trial.rounds}
+    if len(every) > len(labels):
+        warnings.append(
+            f"Curves, tables and tests use only the {len(labels)} of {len(every)} numbers of labels that all trials "
+            f"share ({_span(labels)}); results.csv has every round."
+        )
+    return kept, labels, warnings
+
+
+def listed(what: str, names: Sequence[str], show: int = 5) -> list[str]:
+    """One sentence that counts and names, or none."""
+    if not names:
+        return []
+    more = f" and {len(names) - show} more" if len(names) > show else ""
+    return [f"{len(names)} {what}: {'; '.join(names[:show])}{more}."]
+
+
+def _span(labels: Sequence[int]) -> str:
+    return f"{labels[0]} to {labels[-1]}" if len(labels) > 1 else f"{labels[0]}"
