@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import tomllib
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 from toy_study import Watcher, backbone, data_folder, run, study
 
 from modicum.analysis.cka import linear_cka
+from modicum.analysis.claims import judge
 from modicum.analysis.dynamics import forgetting
+from modicum.analysis.significance import smallest_p
 from modicum.base.errors import DataError, SpecError, UnknownName
 from modicum.engine.engine import Engine
 from modicum.report import ReportSource, write_report
@@ -223,6 +227,32 @@ def test_the_papers_studies_can_be_read(name: str, profile: str | None) -> None:
     assert made.grids[0].backbone.name == ("minilm" if profile else "bert-base-uncased")
     listed = tomllib.loads((PAPERS / f"{name}.toml").read_text(encoding="utf-8"))["claims"]
     assert [claim.id for claim in made.claims] == [claim["id"] for claim in listed]
+
+
+@pytest.mark.parametrize("profile", [None, "small"])
+@pytest.mark.parametrize("name", ["jukic-snajder-2023", "doering-2024"])
+def test_the_papers_claims_can_come_out(name: str, profile: str | None) -> None:
+    """Each has enough pairs of data set and seed for its p, corrected for all others, to reach 0.05."""
+    made = read_study(PAPERS / f"{name}.toml", profile=profile)
+    rows = [row for place, grid in enumerate(made.grids) for row in planned(grid, place)]
+    for found in judge(made.claims, rows, "score"):
+        assert found.n >= 10, (found.claim.id, found.reason)
+        assert smallest_p(found.n) * len(made.claims) <= 0.05, found.claim.id
+
+
+def planned(grid: Study, place: int) -> Iterator[dict[str, Any]]:
+    """The rows that a grid will have, with noise for numbers."""
+    rng = np.random.default_rng(place)
+    every = product(grid.data, grid.methods, grid.strategies, grid.tapt, grid.trainings, grid.seeds)
+    for i, (data, method, strategy, tapt, training, seed) in enumerate(every):
+        for round_, labels in enumerate(grid.loop.schedule(2000)):
+            yield {
+                "trial": f"{place}-{i}", "dataset": data.title,
+                "backbone": "b", "method": method.label, "plain_method": method.label, "part": grid.name,
+                "tapt": tapt.objective if tapt else "", "strategy": strategy.label, "seed": seed, "round": round_,
+                "labels": labels, "share": labels / 2000, "score": rng.random(), "cka": rng.random(7).tolist(),
+                "allowed_seconds": training.seconds, "unforgettable": rng.random(), "often_forgotten": rng.random(),
+            }  # fmt: skip
 
 
 # ---- rows of a split -------------------------------------------------------------------------------------------------
