@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toy_study import Interrupted, Watcher, backbone, count_jobs, events, plain, run, study
 
 from modicum.base.errors import StoreError
 from modicum.base.events import Asked, Trained
 from modicum.report import TIMING_COLUMNS, ReportSource, write_report
+from modicum.study import run as run_module
 from modicum.study.results import DATABASE, Results, load_results
 from modicum.study.store import Store
 
@@ -54,6 +56,20 @@ def test_an_interrupted_study_goes_on_as_if_nothing_had_been(
     assert all("kappa" in row for row in results.rows if row["round"] > 0)
     if rounds == 5:
         assert csv_of(results, tmp_path / "a") == csv_of(uninterrupted, tmp_path / "b")
+
+
+def test_who_worked_on_a_study_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    with pytest.raises(Interrupted):
+        run(RESUMABLE, tmp_path, Watcher(limit=3))
+    monkeypatch.setattr(run_module, "threads_each", lambda workers: threads + 1)
+    resumed = run(RESUMABLE, tmp_path)
+    monkeypatch.setattr(run_module, "threads_each", lambda workers: threads + 2)
+    looked_at = run(RESUMABLE, tmp_path)  # nothing is left to do
+    for results in (resumed, looked_at):
+        assert results.manifest["machine"]["threads"] == threads + 1
+        assert [one["machine"]["threads"] for one in results.manifest["earlier_runs"]] == [threads]
+        assert "under 2 combinations of versions, machine and threads" in results.notes[-1]
 
 
 @pytest.mark.parametrize("appends", [1, 2, 3])

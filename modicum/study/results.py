@@ -79,6 +79,9 @@ def read_results(store: Store) -> Results:
     notes = _notes(study, rows)
     if metric == SCORE:
         notes.append("The score is " + ", ".join(f"{own} on {name}" for name, own in metrics.items()) + ".")
+    if earlier := kept.get("earlier_runs"):
+        ways = f"{len(earlier) + 1} combinations of versions, machine and threads"
+        notes.append(f"The study was run under {ways}, which round differently (see the manifest).")
     return Results(study.title, metric, rows, kept, notes, study.claims, pretraining, examples)
 
 

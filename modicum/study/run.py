@@ -28,8 +28,10 @@ from modicum.study.prepare import Prepared, load_backbone, make_trials, prepare
 from modicum.study.results import DATABASE, Results, kind_of_pretraining, read_results
 from modicum.study.spec import Study, Trial
 from modicum.study.store import Store
-from modicum.study.workers import Hears, RunGang, run_side_by_side
+from modicum.study.workers import Hears, RunGang, run_side_by_side, threads_each
 
+OF_A_RUN = ("modicum", "libraries", "machine")
+"""What of the manifest is each run's own."""
 SHARED = {"dataset", "method", "tapt", "loop", "training"}
 """What trials of a gang have in common."""
 
@@ -72,10 +74,11 @@ def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | No
         store.set_meta("study", study.canonical())
         names = {key: {"dataset": t.dataset, "backbone": t.backbone} for key, t in trials.items()}
         store.set_meta("current", json.dumps(names))
-        store.set_meta("manifest", json.dumps(manifest(study, backbone, sets)))
+        todo = [keys for keys in store.gangs() if any(key in trials and not _is_over(store, key) for key in keys)]
+        now = manifest(study, backbone, sets, workers)
+        store.set_meta("manifest", json.dumps(_with_earlier_runs(now, store.meta("manifest"), bool(todo))))
         rounds = sum(len(trial.loop.schedule(len(_set_of(trial, sets).train))) for trial in trials.values())
         watcher.started(study, len(trials), rounds, _rounds_done(store, trials))
-        todo = [keys for keys in store.gangs() if any(key in trials and not _is_over(store, key) for key in keys)]
         timed = [keys for keys in todo if any(trials[key].training.seconds for key in keys if key in trials)]
         if workers > 1 and (shared := [keys for keys in todo if keys not in timed]):
             for data in sets:
@@ -228,7 +231,21 @@ def _rounds_done(store: Store, trials: Mapping[str, Trial]) -> int:
     return sum(isinstance(event, Trained) for key in trials for event in store.events(key))
 
 
-def manifest(study: Study, backbone: Backbone, sets: Sequence[Prepared]) -> dict[str, Any]:
+def _with_earlier_runs(now: dict[str, Any], before: str | None, works: bool) -> dict[str, Any]:
+    """The manifest, with the versions and machines of those who have worked on the study until now: whoever finds
+    nothing left to do changes none of them."""
+    if before is None:
+        return now
+    known = json.loads(before)
+    if not works:
+        return now | {name: known[name] for name in (*OF_A_RUN, "earlier_runs") if name in known}
+    mine, last = ({name: one.get(name) for name in OF_A_RUN} for one in (now, known))
+    earlier = [*known.get("earlier_runs", []), last]
+    earlier = [run for i, run in enumerate(earlier) if run != mine and run not in earlier[:i]]
+    return now | ({"earlier_runs": earlier} if earlier else {})
+
+
+def manifest(study: Study, backbone: Backbone, sets: Sequence[Prepared], workers: int) -> dict[str, Any]:
     """What a reader needs to run the study again: versions, machine, precision, fingerprints, settings."""
     return {
         "modicum": modicum.__version__,
@@ -237,7 +254,8 @@ def manifest(study: Study, backbone: Backbone, sets: Sequence[Prepared]) -> dict
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.machine()}",
             "device": backbone.device.type,
-            "threads": torch.get_num_threads(),
+            "workers": workers,
+            "threads": threads_each(workers),
         },
         "backbone": {
             "name": backbone.name,

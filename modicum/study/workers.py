@@ -73,8 +73,7 @@ def run_side_by_side(
     workers = min(workers, len(gangs))
     for _ in range(workers):
         jobs.put(None)
-    threads = max(1, torch.get_num_threads() // workers)
-    with _threads(threads):
+    with _threads(threads_each(workers)):
         made = [
             context.Process(target=_work, args=(study, out, jobs, news, prepare), daemon=True) for _ in range(workers)
         ]
@@ -110,6 +109,11 @@ def _next(news: Any, processes: Sequence[Any]) -> tuple[Any, ...]:
                     f"a worker process ended with exit code {ended.exitcode} (memory?): every finished round is kept, "
                     "and the same command, with fewer --workers perhaps, goes on from there"
                 ) from None
+
+
+def threads_each(workers: int) -> int:
+    """The share of this machine's threads that each of so many processes has."""
+    return max(1, torch.get_num_threads() // workers)
 
 
 @contextmanager
