@@ -62,7 +62,12 @@ def make_one_method(choice: Choice) -> Method:
 
 def trained_method(choice: Choice, recipe: str) -> Choice:
     """The method that a model was trained with: the choice itself, or that of the recipe that ``auto`` chose."""
-    return next((known.method for known in shipped_table().recipes if known.name == recipe), choice)
+    return next((known.method for known in shipped_table().recipes if recipe in (known.name, _plain(known))), choice)
+
+
+def _plain(recipe: Recipe) -> str:
+    """What a recipe is called where labels are values, and its objective is the usual one."""
+    return recipe.method.label
 
 
 def make_engine(
@@ -167,7 +172,12 @@ def _for_task(table: Table, task: Task) -> Table:
         return table
     of_classes = {"objective", "prototypes", "self_training", "calibrate", "balanced"}
     kept = [
-        recipe.model_copy(update={"training": {k: v for k, v in recipe.training.items() if k not in of_classes}})
+        recipe.model_copy(
+            update={
+                "name": _plain(recipe),
+                "training": {k: v for k, v in recipe.training.items() if k not in of_classes},
+            }
+        )
         for recipe in table.recipes
         if recipe.training.get("head_start") != "prototypes"
     ]
