@@ -257,6 +257,17 @@ def test_parts_of_a_study_are_kept_apart():
     assert verdict(rows, of={"part": "stopped"}, against={"plain_method": "lora"}).mean == pytest.approx(0.1)
 
 
+def test_names_can_be_left_out():
+    rows = [row(0, 0.5), row(0, 0.6, strategy="entropy"), row(0, 0.8, strategy="badge(k=2)")]
+    found = verdict(rows, of={"strategy": {"not": "random"}}, against={"strategy": {"not": ["entropy", "badge"]}})
+    assert found.mean == pytest.approx(0.7 - 0.5) and found.notes == ()
+    absent = verdict(rows, of={"strategy": {"not": ["random", "entropy", "badge"]}})
+    assert absent.reason == (
+        "of: no finished round has strategy other than random or entropy or badge; "
+        "there are: badge(k=2), entropy, random"
+    )
+
+
 def test_no_number_is_selected_by_an_empty_name():
     timed = [row(0, value, method, allowed_seconds=9.0) for method, value in (("full", 0.1), ("lora", 0.9))]
     rows = [row(0, 0.5), row(0, 0.6, "lora"), *timed]
@@ -341,8 +352,10 @@ def test_that_one_pretraining_serves_all_seeds_is_said():
         ({"of": {"labels": {"least": 1}}}, "got {'least': 1}"),
         ({"of": {"labels": {}}}, "labels is selected by a number"),
         ({"of": {"seed": True}}, "seed is selected by a number"),
-        ({"of": {"method": []}}, r"method is selected by a name or a list of names, got \[\]"),
-        ({"of": {"method": {"min": 1}}}, "method is selected by a name or a list of names"),
+        ({"of": {"method": []}}, r"method is selected by a name, a list of names or \{not = …\}, got \[\]"),
+        ({"of": {"method": {"not": 3}}}, r"method is selected by a name, a list of names or \{not = …\}, got 3"),
+        ({"of": {"seed": {"not": 3}}}, "seed is selected by a number"),
+        ({"of": {"method": {"min": 1}}}, "method is selected by a name, a list of names"),
         ({"expect": "within"}, "setting 'margin': expect = \"within\" needs the margin"),
         ({"margin": 0.1}, "a margin belongs to expect = \"within\", and this claim expects 'greater'"),
         ({"expect": "within", "margin": 0}, "greater than 0"),

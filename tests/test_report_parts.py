@@ -108,6 +108,21 @@ def test_a_part_with_other_numbers_of_labels_stands_apart():
     assert len(unfinished.cells) == 4 and unfinished.labels.tolist() == [100]
 
 
+def test_unfinished_trials_are_left_out_once_others_are_finished():
+    made = rows(methods=("lora",), strategies=("random", "entropy"))
+    late = [row["seed"] == 2 and row["strategy"] == "entropy" for row in made]
+    going = [
+        row | {"unfinished": True} if is_late else row
+        for row, is_late in zip(made, late, strict=True)
+        if not (is_late and row["round"])
+    ]
+    (block,) = build_frame(source(going)).blocks
+    assert block.labels.tolist() == [100, 150, 200, 250] and block.cells["lora", "entropy"].seeds == (0, 1)
+    assert block.warnings[0] == "1 of 6 trials are unfinished and left out: lora × entropy, seed 2."
+    (first,) = build_frame(source([row | {"unfinished": True} for row in going])).blocks
+    assert first.labels.tolist() == [100] and len(first.cells["lora", "entropy"].seeds) == 3
+
+
 def test_ripl_is_over_the_seeds_that_both_have():
     made = rows(methods=("lora",), strategies=("random", "entropy"), seeds=4)
     for row in made:  # by luck alone, the seeds that entropy has are the better ones

@@ -48,11 +48,12 @@ def test_an_interrupted_study_goes_on_as_if_nothing_had_been(
         run(RESUMABLE, tmp_path, Watcher(limit=rounds))
     partly = load_results(tmp_path)
     assert rounds <= len(partly.rows) < 12
+    assert any(row.get("unfinished") for row in partly.rows) == (len(partly.rows) != 6)  # at 6 a method is done
     assert all(row in plain(uninterrupted) for row in plain(partly))
     watcher = Watcher()
     results = run(RESUMABLE, tmp_path, watcher)
     assert watcher.counts == (4, 12, len(partly.rows)) and len(watcher.heard) == 12 - len(partly.rows)
-    assert plain(results) == plain(uninterrupted)
+    assert plain(results) == plain(uninterrupted) and not any("unfinished" in row for row in results.rows)
     assert all("kappa" in row for row in results.rows if row["round"] > 0)
     if rounds == 5:
         assert csv_of(results, tmp_path / "a") == csv_of(uninterrupted, tmp_path / "b")

@@ -101,7 +101,7 @@ def count_jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
 
 def plain(results: Results) -> list[dict[str, Any]]:
     """All that must not depend on how a study came about."""
-    return [{k: v for k, v in row.items() if k not in TIMING_COLUMNS} for row in results.rows]
+    return [{k: v for k, v in row.items() if k not in {*TIMING_COLUMNS, "unfinished"}} for row in results.rows]
 
 
 def events(out: Path, kind: type[Any]) -> dict[tuple[str, str, int], list[Any]]:

@@ -28,17 +28,20 @@ def _checked(wanted: dict[str, Any]) -> dict[str, Any]:
     for column, value in wanted.items():
         if column not in COLUMNS:
             raise UnknownName("column", column, COLUMNS)
+        if column in NAMES and _is_exclusion(value):
+            value = value["not"]
         if not (_is_range(value) and column in NUMBERS):
             right = [is_number(o) or o == "" if column in NUMBERS else isinstance(o, str) for o in _options(value)]
             if not right or not all(right):
                 numbers = "a number, a list of numbers or {min = …, max = …}"
-                forms = numbers if column in NUMBERS else "a name or a list of names"
+                forms = numbers if column in NUMBERS else "a name, a list of names or {not = …}"
                 raise SpecError(f"{column} is selected by {forms}, got {value!r}")
     return wanted
 
 
 Selection = Annotated[dict[str, Any], AfterValidator(_checked)]
-"""Columns with the value, the list of values or, for numbers, the ``{min, max}`` that rows must have.
+"""Columns with the value, the list of values, the ``{min, max}`` of numbers or the ``{not}`` of names that rows must
+have.
 
 A name stands for itself with options too: ``lora`` for ``lora(rank=4)``. A share is met to within one label. In place
 of a number, "" stands for rows without one.
@@ -91,6 +94,8 @@ def number(value: Any) -> float:
 def _holds(row: Row, column: str, wanted: Any) -> bool:
     value = value_of(row, column)
     if column in NAMES:
+        if _is_exclusion(wanted):
+            return not _holds(row, column, wanted["not"])
         # "lora" stands for "lora(rank=4)", and "lora + mlm" for "lora(rank=4) + mlm", but "lora" not for the latter.
         return not {value, re.sub(r"\(.*\)", "", str(value))}.isdisjoint(_options(wanted))
     if not is_number(value):
@@ -110,7 +115,13 @@ def _is_range(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() in LIMITS and all(map(is_number, value.values()))
 
 
+def _is_exclusion(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"not"}
+
+
 def _said(column: str, wanted: Any) -> str:
+    if _is_exclusion(wanted):
+        return f"{column} other than {' or '.join(_named(option) for option in _options(wanted['not']))}"
     if isinstance(wanted, dict):
         limits = [f"{word} {wanted[end]:g}" for end, word in (("min", "≥"), ("max", "≤")) if end in wanted]
         return f"{column} {' and '.join(limits)}"

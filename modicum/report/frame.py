@@ -62,7 +62,8 @@ class ReportSource:
         ``TIMING_COLUMNS``; a missing or NaN value is allowed outside the identity. ``method`` and ``strategy`` are
         display labels; those called ``random`` and ``full`` are the baselines. Parts of the report stand on these where
         they are there: ``TRAINING_COLUMNS``; ``cka``, a list with a number for the embeddings and one for each layer;
-        ``diagnostic``, words on what makes a trial's results no results that a practice could have.
+        ``diagnostic``, words on what makes a trial's results no results that a practice could have; ``unfinished``,
+        true for a trial that is to go on.
     manifest: nested plain values: versions, machine, precision, fingerprints, settings, grid.
     notes: sentences for the reader, shown near the top.
     claims: what the rows are to bear out.
@@ -230,7 +231,8 @@ def build_frame(source: ReportSource) -> Frame:
         timed = groups.setdefault((str(row["dataset"]), str(row["backbone"])), {})
         group = timed.setdefault(seconds if math.isfinite(seconds) else None, {})
         identity = str(row["method"]), str(row["strategy"]), row["seed"]
-        trial = group.setdefault(str(row["trial"]), Trial(str(row["trial"]), *identity, part=str(row.get("part", ""))))
+        fresh = Trial(str(row["trial"]), *identity, str(row.get("part", "")), bool(row.get("unfinished")))
+        trial = group.setdefault(fresh.key, fresh)
         trial.rounds[int(row["labels"])] = row
     several = len({backbone for _, backbone in groups}) > 1
     blocks: list[Block] = []

@@ -10,13 +10,14 @@ from typing import Any
 
 @dataclass
 class Trial:
-    """One trial's rows by their number of labels."""
+    """One trial's rows by their number of labels. unfinished: it is to go on."""
 
     key: str
     method: str
     strategy: str
     seed: Any
     part: str = ""
+    unfinished: bool = False
     rounds: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -44,6 +45,12 @@ def by_schedule(trials: Iterable[Trial]) -> list[tuple[list[str], list[Trial]]]:
 def common_rounds(trials: list[Trial]) -> tuple[list[Trial], list[int], list[str]]:
     """The trials that can be compared, the numbers of labels that all of them have, and what to tell the reader."""
     warnings: list[str] = []
+    finished = [trial for trial in trials if not trial.unfinished]
+    if finished and len(finished) < len(trials):
+        warnings += listed(
+            f"of {len(trials)} trials are unfinished and left out", [str(trial) for trial in trials if trial.unfinished]
+        )
+        trials = finished
     counts = Counter(n for trial in trials for n in trial.rounds)
     anchor = max(counts, key=lambda n: (counts[n], -n))
     kept = [trial for trial in trials if anchor in trial.rounds]

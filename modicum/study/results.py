@@ -118,7 +118,10 @@ def trial_rows(store: Store, key: str, trial: Trial, called: Mapping[str, str]) 
         identity["diagnostic"] = "the epoch was chosen on the test set"
     rows: list[dict[str, Any]] = []
     cost: dict[str, float] = {}
-    for event in store.events(key):
+    events = store.events(key)
+    if not any(isinstance(event, Stopped) for event in events):
+        identity["unfinished"] = True
+    for event in events:
         if isinstance(event, Asked):
             cost = event.cost
         elif isinstance(event, Trained):
