@@ -21,6 +21,7 @@ from harness.tables import markdown, middle
 
 from modicum.analysis.curves import mean_interval
 from modicum.analysis.significance import sign_flip_test
+from modicum.auto.engine import Auto
 from modicum.auto.recipes import shipped_table
 
 SETS = {"trec": 64, "sst2_sentence": 64, "subj": 64, "ag_news": 128, "cola": 64}
@@ -44,6 +45,7 @@ HOW = {
     "SetFit": f"1.2 at its defaults; beyond {MOST_PAIRS} labels 20 pairs a text (num_iterations)",
     "small-text": "30 epochs, rate 2e-4 (best of four on helpdesk), no early stopping",
     "Trainer + PEFT": "3 epochs, batches of 8, rate 5e-5, LoRA r = 8 on query and value",
+    "logistic regression": "the penalty by cross-validation within the labels",
     "timed": "choosing and training; encoders are loaded before",
     "intervals": "95 %, Student's t, of the mean difference over paired seeds",
 }
@@ -56,10 +58,10 @@ def entries(system: str, name: str, labels: int, options: Any, data: str) -> lis
     common |= {"tested": tested}
     given, what = {"data": data}, f"{name}, {labels} labels"
     if system in ("embeddings", "tf-idf"):
-        settings = common | {"features": system, "seeds": options.seeds}
+        settings = common | {"features": system, "seeds": options.seeds, "penalty": "cross-validated"}
         return [Entry(what, system, "linear_few.py", "huggingface", settings=settings, given=given)]
     more: dict[str, dict[str, Any]] = {
-        "auto": {"evidence": labels <= FORETOLD},
+        "auto": {"evidence": labels <= FORETOLD, "table": Auto().table},
         "setfit": {"pairs": 2 if options.quick else 20 * (labels > MOST_PAIRS)},
         "small-text": {"epochs": 1 if options.quick else 30, "batch": 32, "learning_rate": 2e-4},
         "huggingface": {},

@@ -19,6 +19,7 @@ def main() -> None:
     given = work(told, told["seed"])
     data = Dataset.from_dict({"text": given.texts, "label": given.labels.tolist()})
     model = SetFitModel.from_pretrained(model_folder())
+    model.model_body.max_seq_length = told["max_length"]  # as all others read
     options = {"num_iterations": told["pairs"]} if told["pairs"] else {}
     arguments = TrainingArguments(
         save_strategy="no", report_to=[], show_progress_bar=False, seed=told["seed"], **options

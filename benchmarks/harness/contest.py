@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from harness import machine
 from harness.environments import OWN, ROOT, EnvironmentFailed, python_of, versions
 from modicum.base.files import atomic_write
@@ -49,11 +51,12 @@ class Contest:
 
     A measurement's identity is its work, system, settings and number. What is asked for is measured anew, unless
     ``--resume`` finds it there; all other measurements in the file stay. With ``--untimed`` a contestant has one thread
-    and may run beside other work: its quality is kept, its seconds are not.
+    and may run beside other work, another process of the same benchmark among it: its quality is kept, its seconds are
+    not.
     """
 
     def __init__(self, name: str, options: argparse.Namespace, settings: dict[str, Any]) -> None:
-        self.options, self.errors = options, list[str]()
+        self.options, self.errors, self.taken = options, list[str](), list[dict[str, Any]]()
         self.untimed = bool(getattr(options, "untimed", False))
         results = FOLDER / "results"
         self.path = (results / "quick" if options.quick else results) / f"{name}.json"
@@ -103,7 +106,7 @@ class Contest:
         except (ContestantFailed, EnvironmentFailed) as problem:
             taken["error"] = told = str(problem).replace(str(ROOT), ".")
             self.errors.append(f"{entry.work} · {entry.system}: {told}")
-        self.data["measurements"] = [m for m in self.data["measurements"] if m is not before] + [taken]
+        self.taken = [m for m in self.taken if _identity(m) != _identity(taken)] + [taken]
         self.data["environments"][entry.environment] = _environment(entry.environment)
         self.write()
         print(f"{entry.work} · {entry.system} · {number + 1}: {told}", file=sys.stderr, flush=True)
@@ -137,9 +140,8 @@ class Contest:
         return entry.settings | {"threads": self.options.threads}
 
     def _same(self, measurement: dict[str, Any], entry: Entry) -> bool:
-        mine = (entry.work, entry.system, entry.script, json.dumps(self._settings(entry), sort_keys=True))
-        known = tuple(measurement[name] for name in ("work", "system", "script"))
-        return mine == (*known, json.dumps(measurement["settings"], sort_keys=True))
+        mine = asdict(entry) | {"settings": self._settings(entry), "number": measurement["number"]}
+        return _identity(mine) == _identity(measurement)
 
     def _find(self, entry: Entry, number: int) -> dict[str, Any] | None:
         return next((m for m in self.data["measurements"] if m["number"] == number and self._same(m, entry)), None)
@@ -155,8 +157,14 @@ class Contest:
         return [result[name] for entry in several for result in self.results(entry) if name in result]
 
     def write(self) -> None:
-        """Keep everything, wholly or not at all."""
-        with atomic_write(self.path) as file:
+        """Keep everything, with what another process has kept meanwhile, wholly or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_suffix(".lock")), atomic_write(self.path) as file:
+            kept, mine = self._kept(), {_identity(m) for m in self.taken}
+            others = [m for m in kept.get("measurements", []) if _identity(m) not in mine]
+            self.data["measurements"] = others + self.taken
+            for name in ("environments", "tables"):
+                self.data[name] = kept.get(name, {}) | self.data.get(name, {})
             json.dump(self.data, file, indent=1, ensure_ascii=False)
             file.write("\n")
 
@@ -167,6 +175,11 @@ class Contest:
         print(f"Every measurement is in {os.path.relpath(self.path)}.")
         if self.errors:
             raise SystemExit("Some contestants failed:\n  " + "\n  ".join(dict.fromkeys(self.errors)))
+
+
+def _identity(measurement: dict[str, Any]) -> tuple[str, ...]:
+    told = tuple(str(measurement[name]) for name in ("work", "system", "script", "number"))
+    return (*told, json.dumps(measurement["settings"], sort_keys=True))
 
 
 @cache

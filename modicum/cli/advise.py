@@ -91,7 +91,7 @@ def _say(found: Mapping[str, Any]) -> None:
     console.say(f"Train with {found['recipe']}: {found['reason']}.")
     console.say(f"Label next by {found['strategy']}: {found['because']}.")
     console.table(
-        ("labels", "macro-F1", "90 % interval", "training a model"),
+        ("labels", "macro-F1", "90 % interval", "one training"),
         [
             (f"{one['labels']:,}", f"{one['value']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}", f"{seconds:,.0f} s")
             for one, seconds in zip(found["forecast"], found["training_seconds"], strict=True)
