@@ -98,12 +98,15 @@ class Classifier(ClassifierMixin, BaseEstimator):
         labelled ones among them. on_epoch: called with the number of its epochs that are done and the last one's mean
         loss.
         """
-        shown = dataset if texts is None or self._training().self_training is None else texts
-        engine = self.engine(shown, dataset.task, len(dataset.classes) or 1)
-        self.begin(engine, texts, on_epoch)
         chosen = dataset.labelled_positions()
         if not len(chosen):
             raise SpecError(f"{dataset.name!r} has no labelled row to train on")
+        self_training = self._training().self_training is not None
+        shown = texts if texts is not None and self_training else dataset
+        if not self_training and Pretraining.of(self.tapt) is None:
+            shown = dataset.subset(chosen)  # nothing else is looked at, however many rows there are
+        engine = self.engine(shown, dataset.task, len(dataset.classes) or 1)
+        self.begin(engine, texts, on_epoch)
         ids = tuple(dataset.ids[int(i)] for i in chosen)
         fitted = engine.fit([FitJob(ids, dataset.labels[chosen], self.seed, 0)])[0]
         self.chosen_ = engine.chosen[0] if isinstance(engine, AutoEngine) else None

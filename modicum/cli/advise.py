@@ -44,7 +44,7 @@ def advise(
     if labels is not None and labels <= len(at):
         raise SpecError(f"--labels is how many there will be, more than the {len(at)} that there are, got {labels}")
     model = Classifier(backbone, AUTO if minutes is None else {"name": AUTO, "minutes": minutes}, seed=seed)
-    engine = model.engine(dataset, dataset.task, len(dataset.classes))
+    engine = model.engine(dataset.subset(at), dataset.task, len(dataset.classes))
     assert isinstance(engine, AutoEngine)
     if not as_json:
         console.say(f"Cross-validating {len(at)} labels: {2 * advice.FOLDS} trainings or more …")
