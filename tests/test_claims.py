@@ -322,6 +322,13 @@ def test_a_value_of_a_list_that_no_row_has_is_named():
     assert found.verdict == "supported" and found.notes == ("of: no finished round has method = prefix.",)
 
 
+def test_trials_that_go_on_do_not_count():
+    going = [r | {"unfinished": True} for r in two_methods(dataset="b") if r["labels"] == 100]
+    found = verdict(two_methods() + going)
+    assert found.n == 6 and found.datasets == ("a",) * 6 and found.notes == ()
+    assert verdict(going).verdict == "not run"
+
+
 def test_a_value_that_one_data_set_lacks_is_named_with_it():
     rows = two_methods() + two_methods(dataset="b")
     rows += [r | {"strategy": "badge", "trial": r["trial"] + "b"} for r in two_methods()]

@@ -149,9 +149,10 @@ def judge(claims: Sequence[Claim], rows: Sequence[Row], metric: str) -> list[Jud
 
     Args:
         claims: what to judge.
-        rows: a mapping for each trial and round.
+        rows: a mapping for each trial and round; those of trials that are ``unfinished`` do not count.
         metric: the column of the main metric.
     """
+    rows = [row for row in rows if not row.get("unfinished")]  # the curve of a trial that goes on is not its own yet
     found = [_evidence(claim, rows, metric) for claim in claims]
     p_values = [math.nan if f.claim.expect == "within" or not f.result else f.result.sign_flip for f in found]
     corrected = holm(p_values)
