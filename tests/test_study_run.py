@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from toy_study import Watcher, count_jobs, events, run, study
+from toy_study import Watcher, count_jobs, data_folder, events, run, study
 
 from modicum.base.errors import SpecError, UnknownName
 from modicum.base.events import Asked, Told, Trained
@@ -57,6 +57,13 @@ def test_a_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(warm.values())) == 2
     later = {trial: asked[1].ids for trial, asked in events(tmp_path, Asked).items()}
     assert later["lora", "random", 0] == later["head", "random", 0] != later["head", "badge", 0]
+
+
+def test_neither_store_nor_report_tells_where_the_data_lay(tmp_path: Path) -> None:
+    made = study(data={"train": str(data_folder() / "toy.csv")}, methods=["head"], strategies=["random"])
+    results = run(made, tmp_path)
+    assert results.manifest["settings"]["data"][0]["train"] == f"{data_folder().name}/toy.csv"
+    assert str(data_folder()).encode() not in (tmp_path / DATABASE).read_bytes()
 
 
 def test_models_learn(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | No
         _check_metric(study, sets)
         trials = _trials(study, backbone, sets)
         _enlist(store, sets, backbone, trials)
-        store.set_meta("study", study.canonical())
+        store.set_meta("study", study.portable.canonical())
         names = {key: {"dataset": t.dataset, "backbone": t.backbone} for key, t in trials.items()}
         store.set_meta("current", json.dumps(names))
         todo = [keys for keys in store.gangs() if any(key in trials and not _is_over(store, key) for key in keys)]
@@ -276,7 +276,7 @@ def manifest(study: Study, backbone: Backbone, sets: Sequence[Prepared], workers
             }
             for data in sets
         },
-        "settings": json.loads(study.canonical()),
+        "settings": json.loads(study.portable.canonical()),
     }
 
 

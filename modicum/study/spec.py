@@ -49,6 +49,11 @@ class Data(Record):
         """The data set's name in reports."""
         return self.name or Path(self.train).stem
 
+    @property
+    def portable(self) -> Data:
+        """The same with its files named as on any machine: by their last folder and their name."""
+        return self.model_copy(update={"train": _short(self.train), "test": self.test and _short(self.test)})
+
 
 class BackboneSettings(Record):
     """name: ``minilm``, a folder or a hub name. Texts are cut to ``max_length`` tokens."""
@@ -139,6 +144,12 @@ class Study(Record):
         if 0 < texts < 4:
             raise ValueError("CKA needs 4 texts or more, and 0 leaves it out")
         return texts
+
+    @property
+    def portable(self) -> Study:
+        """The same with its data named as on any machine: what a report and a store may tell."""
+        named = {"data": tuple(d.portable for d in self.data), "parts": tuple(part.portable for part in self.parts)}
+        return self.model_copy(update=named)
 
     @property
     def grids(self) -> tuple[Study, ...]:
@@ -326,6 +337,10 @@ def _located(data: Data, folder: Path) -> Data:
         return str(folder / name)
 
     return data.model_copy(update={"train": locate(data.train), "test": locate(data.test)})
+
+
+def _short(file: str) -> str:
+    return "/".join(Path(file).parts[-2:]) if Path(file).is_absolute() else file
 
 
 def _list(value: Any) -> list[Any]:
