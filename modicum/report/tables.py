@@ -64,8 +64,13 @@ def manifest_tables(manifest: Mapping[str, Any]) -> list[Table]:
 
 def _result(frame: Frame, block: Block) -> Part:
     main, last = frame.source.metric, f"{int(block.labels[-1]):,}"
-    shown = [name for name in frame.source.metrics if name == main or name in METRIC_NAMES]
-    finals = {name: {_key(c): mean_interval(c.finals[name]) for c in block.ordered} for name in shown}
+    finals = {
+        name: {_key(c): mean_interval(c.finals[name]) for c in block.ordered}
+        for name in frame.source.metrics
+        if name == main or name in METRIC_NAMES
+    }
+    known = {name for name, spans in finals.items() if any(span.n for span in spans.values())}
+    shown = [name for name in finals if name == main or name in known]  # F1 is of two classes, for one
     areas = {_key(c): mean_interval(c.auc) for c in block.ordered}
     best = {name: best_of(spans.values(), name) for name, spans in finals.items()}
     best_area = best_of(areas.values(), main)

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from modicum.report.document import Document
 from modicum.report.frame import COST_COLUMNS, IDENTITY_COLUMNS, TIMING_COLUMNS, ReportSource
 from modicum.report.layout import PROSE, Chapter, Item, Part, Table
 
+HEADING, WIDE = 13, 8
+"""Letters in a line of a LaTeX heading, and columns beyond which a LaTeX table is set smaller."""
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -197,9 +200,9 @@ def _latex_parts(parts: Sequence[Part]) -> list[str]:
 def _latex_table(table: Table) -> list[str]:
     aligned = zip(table.header, _aligns(table), strict=True)
     spec = "".join(rf"p{{{PROSE[name]}mm}}" if name in PROSE else align for name, align in aligned)
-    header = " & ".join(escape_latex(name) for name in table.header) + r" \\"
+    header = " & ".join(map(_latex_heading, table.header, _aligns(table))) + r" \\"
     lines = [
-        r"{\footnotesize",
+        r"{\scriptsize" if len(table.header) > WIDE else r"{\footnotesize",
         rf"\begin{{longtable}}{{{spec}}}",
         rf"\caption{{{escape_latex(table.caption)}}}\\",
         rf"\toprule {header} \midrule",
@@ -217,6 +220,14 @@ def _latex_table(table: Table) -> list[str]:
         lines.append(" & ".join(_latex_item(item) for item in table.row(line)) + r" \\")
     lines += [r"\end{longtable}"]
     return [*lines, *[escape_latex(note) + r"\par" for note in table.notes], "}"]
+
+
+def _latex_heading(name: str, align: str) -> str:
+    """A column's name, in lines of so few letters that numbers decide how wide the column is."""
+    lines = textwrap.wrap(name, HEADING, break_long_words=False, break_on_hyphens=False)
+    if len(lines) < 2:
+        return escape_latex(name)
+    return rf"\shortstack[{align}]{{{(chr(92) * 2).join(escape_latex(line) for line in lines)}}}"
 
 
 def _latex_item(item: Item) -> str:
