@@ -69,8 +69,8 @@ def _result(frame: Frame, block: Block) -> Part:
         for name in frame.source.metrics
         if name == main or name in METRIC_NAMES
     }
-    known = {name for name, spans in finals.items() if any(span.n for span in spans.values())}
-    shown = [name for name in finals if name == main or name in known]  # F1 is of two classes, for one
+    # a data set may lack some: F1 is of two classes, for one
+    shown = [name for name, spans in finals.items() if name == main or any(span.n for span in spans.values())]
     areas = {_key(c): mean_interval(c.auc) for c in block.ordered}
     best = {name: best_of(spans.values(), name) for name, spans in finals.items()}
     best_area = best_of(areas.values(), main)
