@@ -87,6 +87,16 @@ def quality(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     return {"macro_f1": float(np.mean(scores)), "accuracy": float((truth == predicted).mean())}
 
 
+def judged(truth: np.ndarray, proba: np.ndarray) -> dict[str, float]:
+    """``quality`` of (n, classes) probabilities, their Brier score, and their calibration error over 15 equal bins."""
+    right, sure = proba.argmax(1) == truth, proba.max(1)
+    bins = np.minimum((sure * 15).astype(np.int64), 14)
+    return quality(truth, proba.argmax(1)) | {
+        "brier": float(((proba - np.eye(proba.shape[1])[truth]) ** 2).sum(1).mean()),
+        "ece": float(np.abs(np.bincount(bins, right - sure, 15)).sum() / len(truth)),
+    }
+
+
 def points(n: int, width: int, seed: int) -> np.ndarray:
     """(n, width) float32 that stand for embeddings: 100 Gaussian clouds, centres and clouds of unit variance."""
     rng = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from common import quality, report, settings, stopwatch
+from common import judged, report, settings, stopwatch
 from few import work
 from peft import LoraConfig, get_peft_model
 from trainer_parts import base, encoded, probabilities, trainer
@@ -23,8 +23,8 @@ def main() -> None:
     made = trainer(model, encoded(given.texts, told["max_length"], given.labels), seed=told["seed"])
     with stopwatch(result):
         made.train()
-    predicted = probabilities(model, encoded(given.tested, told["max_length"])).argmax(1)
-    report(**result, steps=made.state.global_step, runs={str(told["seed"]): quality(given.truth, predicted)})
+    proba = probabilities(model, encoded(given.tested, told["max_length"]))
+    report(**result, steps=made.state.global_step, runs={str(told["seed"]): judged(given.truth, proba)})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from common import model_folder, quality, report, settings, stopwatch
+from common import judged, model_folder, report, settings, stopwatch
 from few import work
 from sentence_transformers import SentenceTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -35,8 +35,9 @@ def main() -> None:
                 vectorizer.transform if told["features"] == "tf-idf" else encoder.encode  # type: ignore[assignment]
             )
             model = regression(told["penalty"], given.labels, seed).fit(features(given.texts), given.labels)
-        predicted = np.asarray(model.predict(features(given.tested)))
-        runs[str(seed)] = quality(given.truth, predicted)
+        proba = np.zeros((len(given.truth), given.classes))
+        proba[:, model.classes_] = model.predict_proba(features(given.tested))
+        runs[str(seed)] = judged(given.truth, proba)
         seconds.append(result["seconds"])
     report(seconds=float(np.mean(seconds)), runs=runs)
 

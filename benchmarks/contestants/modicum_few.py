@@ -9,14 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from common import quality, report, settings, stopwatch
+from common import judged, report, settings, stopwatch
 from few import work
 
-from modicum import Classifier
-from modicum.analysis.metrics import classification
 from modicum.auto.advice import gather
-from modicum.auto.engine import make_one_method
-from modicum.auto.recipes import Recipe
+from modicum.auto.engine import Auto, AutoEngine, make_one_method
+from modicum.auto.recipes import Recipe, Table
 from modicum.base.training import FitJob, Training
 from modicum.data.dataset import Dataset
 from modicum.engine.backbone import Backbone
@@ -25,20 +23,26 @@ from modicum.engine.engine import Engine
 
 
 def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """One seed by ``auto``."""
+    """One seed by ``auto`` with a table of its own, as ``Classifier`` does it with the one that is shipped."""
     given, result = work(told, told["seed"]), dict[str, Any]()
-    model = Classifier(backbone, method="auto", seed=told["seed"])
     with stopwatch(result):
-        model.fit(given.texts, given.labels.tolist())
+        texts = Dataset.from_lists(given.texts, [str(label) for label in given.labels], for_training=False)
+        engine = AutoEngine(
+            backbone, Corpus(backbone, texts), Auto(), Training(), "classification", len(texts.classes),
+            table=Table(**told["given"]["table"]),
+        )  # fmt: skip
+        job = FitJob(texts.ids, texts.labels, told["seed"], 0)
+        (fitted,) = engine.fit([job])
+    tested = Corpus(backbone, Dataset.from_lists(given.tested, for_training=False))
     proba = np.zeros((len(given.truth), given.classes))
-    proba[:, model.classes_.astype(np.int64)] = model.predict_proba(given.tested)
-    found = quality(given.truth, proba.argmax(1)) | classification(given.truth, proba)
-    tried = {t.recipe.name: float(np.mean(t.scores)) for t in model.chosen_.tried if t.scores}
-    result |= {"runs": {str(told["seed"]): found}, "chosen": model.recipe_, "tried": tried}
+    of_classes = [int(name) for name in texts.classes]
+    proba[:, of_classes] = engine.scorer(fitted.weights, tested).outputs(np.arange(len(given.tested)))
+    found = judged(given.truth, proba)
+    (chosen,) = engine.chosen
+    tried = {t.recipe.name: float(np.mean(t.scores)) for t in chosen.tried if t.scores}
+    result |= {"runs": {str(told["seed"]): found}, "chosen": chosen.recipe.name, "tried": tried}
     if told.get("evidence"):
-        texts = Dataset.from_lists(given.texts, for_training=False)
-        engine = model.engine(texts, "classification", given.classes).by(model.chosen_.recipe)
-        result["evidence"] = gather(engine, FitJob(texts.ids, given.labels, told["seed"], 0)).model_dump()
+        result["evidence"] = gather(engine.by(chosen.recipe), job).model_dump()
     return result
 
 
@@ -60,7 +64,7 @@ def recipe(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
     for (seed, given), model in zip(works.items(), fitted, strict=True):
         tested = Corpus(backbone, Dataset.from_lists(given.tested, for_training=False))
         proba = engine.scorer(model.weights, tested).outputs(np.arange(len(given.tested)))
-        runs[str(seed)] = quality(given.truth, proba.argmax(1)) | classification(given.truth, proba)
+        runs[str(seed)] = judged(given.truth, proba)
     return result | {"runs": runs, "steps": fitted[0].steps}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from common import model_folder, quality, report, settings, stopwatch
+from common import judged, model_folder, report, settings, stopwatch
 from datasets import Dataset
 from few import work
 from setfit import SetFitModel, Trainer, TrainingArguments
@@ -27,8 +27,9 @@ def main() -> None:
     trainer = Trainer(model=model, args=arguments, train_dataset=data)
     with stopwatch(result):
         trainer.train()
-    predicted = np.asarray(model.predict(given.tested, as_numpy=True)).astype(np.int64)
-    report(**result, runs={str(told["seed"]): quality(given.truth, predicted)})
+    proba = np.zeros((len(given.truth), given.classes))
+    proba[:, np.unique(given.labels)] = np.asarray(model.predict_proba(given.tested, as_numpy=True))
+    report(**result, runs={str(told["seed"]): judged(given.truth, proba)})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import model_folder, quality, report, settings, stopwatch
+from common import judged, model_folder, report, settings, stopwatch
 from few import work
 from small_text import TransformersDataset
 from small_text_al import classifiers
@@ -31,8 +31,8 @@ def main() -> None:
     model = classifiers(told, len(classes)).new()
     with stopwatch(result):
         model.fit(train, validation_set=one, early_stopping="none", model_selection="none")
-    predicted = model.predict(dataset(given.tested, given.truth))
-    report(**result, runs={str(told["seed"]): quality(given.truth, predicted)})
+    proba = model.predict_proba(dataset(given.tested, given.truth))
+    report(**result, runs={str(told["seed"]): judged(given.truth, proba)})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""What benchmarks make of their measurements: gains for `auto`, and the labels that a curve needs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+from harness.rules import EDGES, Cell, cells, gains, settings_of, table_of  # noqa: E402
+from labels_needed import needed  # noqa: E402
+
+from modicum.auto.recipes import Effort, Recipe, Table  # noqa: E402
+
+TABLE = Table(
+    recipes=[Recipe(name="a", method="lora"), Recipe(name="b", method="bitfit", training={"balanced": True})],
+    efforts=[Effort(labels=0, recipes=1, rungs=0, folds=2)],
+)
+
+
+def cell(data: str, labels: int, recipe: str, *reached: float) -> Cell:
+    return Cell(data, labels, recipe, dict(enumerate(reached)))
+
+
+MEASURED = [
+    cell("trec", 60, "a", 0.5, 0.7),
+    cell("trec", 60, "b", 0.6, 0.9),
+    cell("ag_news", 40, "a", 0.5, 0.5),
+    cell("ag_news", 40, "b", 0.5, 0.4),
+    cell("subj", 100, "a", 0.9),
+    cell("subj", 100, "b", 0.8, 0.1),  # seed 1 has no pair
+]
+
+
+def test_a_gain_is_the_mean_over_data_sets_of_paired_seeds() -> None:
+    found = gains(MEASURED, TABLE)
+    assert found["a"] == (0.0, 0.0, None)
+    assert found["b"] == (pytest.approx((0.15 - 0.05) / 2), pytest.approx(-0.1), None)
+
+
+def test_rules_for_a_data_set_do_not_know_it() -> None:
+    changed = [c._replace(reached={0: 0.0, 1: 0.0}) if c.data == "trec" else c for c in MEASURED]
+    assert gains(MEASURED, TABLE, "trec") == gains(changed, TABLE, "trec") != gains(changed, TABLE)
+    assert gains(MEASURED, TABLE, "trec")["b"][0] == pytest.approx(-0.05)
+
+
+def test_what_was_not_measured_is_not_taken() -> None:
+    known = table_of(gains([c for c in MEASURED if c.recipe == "a"], TABLE), TABLE)
+    assert [recipe.expected(10) for recipe in known.recipes] == [0.0, -1.0]
+    assert [most for most, _ in known.recipes[0].gain] == list(EDGES) and known.efforts == TABLE.efforts
+
+
+def test_a_recipe_that_has_changed_since_is_not_counted() -> None:
+    result = {"runs": {"0": {"macro_f1": 0.5}}}
+    measured = [
+        {"settings": {"dataset": "trec", "labels": 50, "recipe": settings_of(recipe)}, "result": result}
+        for recipe in TABLE.recipes
+    ]
+    assert [c.recipe for c in cells(measured, TABLE)] == ["a", "b"]
+    measured[1]["settings"]["recipe"]["training"] = {"balanced": False}  # type: ignore[index]
+    assert cells(measured, TABLE) == [cell("trec", 50, "a", 0.5)]
+
+
+def test_a_curve_that_never_arrives_counts_as_its_last_number_of_labels() -> None:
+    of = needed({0: {50: 0.2, 100: 0.6}, 1: {50: 0.1, 100: 0.3}}, 0.4)
+    np.testing.assert_allclose(of.labels, [75, 100])
+    assert of.short == 1
