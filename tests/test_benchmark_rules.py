@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from harness.rules import EDGES, Cell, cells, gains, settings_of, table_of
+from labels_needed import needed
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-
-from harness.rules import EDGES, Cell, cells, gains, settings_of, table_of  # noqa: E402
-from labels_needed import needed  # noqa: E402
-
-from modicum.auto.recipes import Effort, Recipe, Table  # noqa: E402
+from modicum.auto.recipes import Effort, Recipe, Table
 
 TABLE = Table(
     recipes=[Recipe(name="a", method="lora"), Recipe(name="b", method="bitfit", training={"balanced": True})],
