@@ -16,9 +16,12 @@ import numpy as np
 from harness.environments import ROOT
 from harness.tables import markdown
 from scipy.optimize import minimize
+from scipy.stats import multivariate_normal, t
 
-from modicum.auto.advice import Curves, Evidence, forecast, log_error, shipped_knowledge
+from modicum.auto.advice import Curves, Evidence, Z, forecast, log_error, shipped_knowledge
 
+COVERED = 0.9
+"""What intervals are meant to cover."""
 RESULTS = ROOT / "benchmarks" / "results" / "few_labels.json"
 
 
@@ -53,22 +56,36 @@ def cases() -> list[Case]:
 
 
 def fitted(seen: list[Case]) -> Curves:
-    """The numbers under which what came is most likely, all logarithms of errors being normal."""
+    """The numbers under which what came is most likely, all logarithms of errors being normal.
+
+    The cases of a data set share one draw of the offset, so that they count as one data set and not as many. What so
+    few draws leave unknown widens the offset's deviation, as Student's t does for one more draw.
+    """
 
     def curves(values: np.ndarray) -> Curves:
         slope, log_slope_sd, offset, log_offset_sd = values
         found = {"slope": slope, "slope_sd": np.exp(log_slope_sd), "offset": offset, "offset_sd": np.exp(log_offset_sd)}
         return Curves(**found, noise=shipped_knowledge().curves.noise)
 
+    of_sets = [[case for case in seen if case.data == data] for data in sorted({case.data for case in seen})]
+
     def loss(values: np.ndarray) -> float:
-        total = 0.0
-        for case in seen:
-            mean, deviation = log_error(case.evidence, case.labels, curves(values))
-            total += np.log(deviation) + (np.log(max(1e-3, 1 - case.reached)) - mean) ** 2 / (2 * deviation**2)
-        return total
+        known, total = curves(values), 0.0
+        for of_set in of_sets:
+            told = np.array([log_error(case.evidence, case.labels, known) for case in of_set])
+            errors = np.log([max(1e-3, 1 - case.reached) for case in of_set]) - told[:, 0]
+            shared = np.full((len(of_set), len(of_set)), known.offset_sd**2)
+            total -= multivariate_normal.logpdf(errors, cov=shared + np.diag(told[:, 1] ** 2 - known.offset_sd**2))
+        return float(total)
 
     bounds = [(0.0, 1.0), (np.log(0.02), 0.0), (-0.5, 0.5), (np.log(0.02), 0.0)]
-    return curves(minimize(loss, np.array([0.3, -2.0, 0.0, -2.0]), bounds=bounds).x)
+    found = curves(minimize(loss, np.array([0.3, -2.0, 0.0, -2.0]), bounds=bounds).x)
+    return found.model_copy(update={"offset_sd": found.offset_sd * widening(len(of_sets))})
+
+
+def widening(sets: int) -> float:
+    """How much wider an interval for one more data set is than the deviation between so many says by itself."""
+    return float(t.ppf((1 + COVERED) / 2, sets - 1) / Z * np.sqrt(1 + 1 / sets)) if sets > 1 else 1.0
 
 
 def main() -> None:

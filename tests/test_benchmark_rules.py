@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from advise import Case, fitted, widening
 from harness.rules import EDGES, Cell, cells, gains, settings_of, table_of
 from labels_needed import needed
 
+from modicum.auto.advice import Evidence, log_error
 from modicum.auto.recipes import Effort, Recipe, Table
 
 TABLE = Table(
@@ -62,3 +64,25 @@ def test_a_curve_that_never_arrives_counts_as_its_last_number_of_labels() -> Non
     of = needed({0: {50: 0.2, 100: 0.6}, 1: {50: 0.1, 100: 0.3}}, 0.4)
     np.testing.assert_allclose(of.labels, [75, 100])
     assert of.short == 1
+
+
+def test_forecasts_are_fitted_by_data_sets_and_not_by_cases() -> None:
+    """Curves with known numbers are carried on; repeating the seeds of a set makes its offset no surer."""
+    rng = np.random.default_rng(0)
+    made: list[Case] = []
+    for data in "abcdefgh":
+        offset = rng.normal(0.1, 0.2)
+        for seed in range(3):
+            level = rng.normal(-1.0, 0.02)
+            errors = (level, level + 0.4 * np.log(2) + rng.normal(0, 0.02))
+            known = Evidence(labels=(80, 40), log_errors=errors, covariance=((4e-4, 0.0), (0.0, 4e-4)), seconds=1.0)
+            for labels in (100, 400):
+                reached = 1 - float(np.exp(level - 0.4 * np.log(labels / 80) + offset + rng.normal(0, 0.02)))
+                made.append(Case(data, seed, known, labels, reached))
+    found = fitted(made)
+    mean, _ = log_error(made[0].evidence, 200, found)
+    assert mean - found.offset == pytest.approx(-1.0 - 0.4 * np.log(200 / 80), abs=0.1)
+    assert found.offset == pytest.approx(0.1, abs=0.2)
+    assert found.offset_sd / widening(8) == pytest.approx(0.2, abs=0.1)
+    assert fitted(made * 3).offset_sd > 0.8 * found.offset_sd
+    assert widening(4) > widening(8) > widening(1000) == pytest.approx(1.0, abs=0.01)
