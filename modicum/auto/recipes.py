@@ -68,6 +68,10 @@ class Table(Record):
         """How far to search with so many labels."""
         return [e for e in self.efforts if e.labels <= labels or e is self.efforts[0]][-1]
 
+    def best(self, per_class: float) -> list[Recipe]:
+        """The recipes by their expected gains at so many labels per class, the best first."""
+        return sorted(self.recipes, key=lambda recipe: -recipe.expected(per_class))
+
     def without_search(self) -> Table:
         """The same recipes, of which the one to take where nothing else is known is taken."""
         return Table(recipes=self.recipes, efforts=(Effort(labels=0, recipes=1, rungs=0, folds=2),))

@@ -15,7 +15,7 @@ import numpy as np
 from modicum.analysis.metrics import macro_f1
 from modicum.auto.recipes import Recipe, Table
 from modicum.base.rng import stream
-from modicum.base.training import FitJob
+from modicum.base.training import FitJob, Training
 
 RESAMPLES = 200
 """Of the labels, to learn how far a difference in macro-F1 may be chance."""
@@ -62,8 +62,7 @@ def choose(
     counts = np.unique(job.targets, return_counts=True)[1]
     per_class = labels / len(counts)
     effort = table.effort(labels)
-    ordered = sorted(table.recipes, key=lambda recipe: -recipe.expected(per_class))
-    every = [Tried(recipe, recipe.expected(per_class)) for recipe in ordered[: effort.recipes]]
+    every = [Tried(recipe, recipe.expected(per_class)) for recipe in table.best(per_class)[: effort.recipes]]
     if not effort.rungs or len(every) == 1 or counts.max() < 2:
         return Chosen(every[0].recipe, f"the usual recipe, for {labels} labels", tuple(every), None)
     left, short = list(every), False
@@ -79,7 +78,7 @@ def choose(
             tried.scores.append(macro_f1(job.targets, said.argmax(1)))
             tried.seconds += seconds
         _weigh(job, every)
-        left = sorted((t for t in left if t.scores), key=lambda t: -t.gain)[: max(1, -(-len(left) // 2))]
+        left = sorted((t for t in left if t.scores), key=lambda t: -t.gain)[: _half(len(left))]
         if short or len(left) <= 1:
             break
     seen = [tried for tried in every if tried.scores]
@@ -90,6 +89,24 @@ def choose(
     reason = f"best of {len(seen)} by cross-validation on {labels} labels, weighed against what is usual"
     said = best.said[-1]  # of one model, as the one to be calibrated is; a mean over rungs would be less sure
     return Chosen(best.recipe, reason + (", as far as time went" if short else ""), tuple(every), said)
+
+
+def steps_of_search(table: Table, labels: int, classes: int, training: Training) -> int:
+    """Steps of training that ``choose`` takes for so many labels where no limit stops it."""
+    effort, total = table.effort(labels), 0
+    left = table.best(labels / classes)[: effort.recipes]
+    for _ in range(effort.rungs):
+        if len(left) <= 1:
+            break
+        seen = labels - labels // effort.folds
+        total += effort.folds * sum(recipe.over(training).total_steps(seen) for recipe in left)
+        left = left[: _half(len(left))]
+    return total
+
+
+def _half(count: int) -> int:
+    """How many of so many recipes go on."""
+    return max(1, -(-count // 2))
 
 
 def _weigh(job: FitJob, every: Sequence[Tried]) -> None:
