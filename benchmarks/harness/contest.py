@@ -100,9 +100,8 @@ class Contest:
                 taken["untimed"] = True
                 for name in UNTIMED:
                     taken["result"].pop(name, None)
-            told = (
-                f"{taken['result'].get('seconds', float('nan')):.2f} s {taken['result'].get('precision', '')}".strip()
-            )
+            seconds = "untimed" if self.untimed else f"{taken['result'].get('seconds', float('nan')):.2f} s"
+            told = f"{seconds} {taken['result'].get('precision', '')}".strip()
         except (ContestantFailed, EnvironmentFailed) as problem:
             taken["error"] = told = str(problem).replace(str(ROOT), ".")
             self.errors.append(f"{entry.work} · {entry.system}: {told}")
