@@ -3,90 +3,105 @@
     modicum study benchmarks/studies/active-learning.toml --data-dir DATA --out DIR
     python benchmarks/labels_needed.py DIR
 
-The target of a set is the mean over seeds of the usual way's macro-F1. Each seed's curve is made monotone and read
-between its rounds; a curve that never arrives counts as the last number of labels and is said to need more.
+The target of a set is the mean over seeds of the usual way's macro-F1; the mean curve of a strategy is made monotone
+and read between its rounds. Intervals are percentiles over resampled seeds, target and curve together. A curve that
+never arrives needs more labels than it has.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from harness.tables import markdown
 
-from modicum.analysis.curves import labels_to_target, mean_interval
-from modicum.analysis.significance import sign_flip_test
+from modicum.analysis.curves import labels_to_target
 from modicum.base.errors import ModicumError
+from modicum.base.rng import stream
 from modicum.study.results import load_results
 
 USUAL = "full"
 HALF = 0.5
+RESAMPLES = 5000
 
-
-class Needed(NamedTuple):
-    """Labels that the seeds of one strategy needed, and how many seeds never arrived."""
-
-    labels: np.ndarray
-    short: int
+Seeds = Mapping[int, Mapping[int, float]]
+"""Macro-F1 by number of labels, of each seed."""
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], dict[int, dict[int, float]]]:
-    """Macro-F1 by number of labels, of each seed, by data set, method and strategy."""
+    """The seeds of each data set, method and strategy, of finished trials."""
     found: dict[tuple[str, str, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
-        found[row["dataset"], row["plain_method"], row["strategy"]][row["seed"]][row["labels"]] = row["macro_f1"]
+        if not row.get("unfinished"):
+            key = row["dataset"], row["plain_method"], row["strategy"]
+            found[key][row["seed"]][row["labels"]] = row["macro_f1"]
     return found
 
 
-def needed(seeds: Mapping[int, Mapping[int, float]], target: float) -> Needed:
-    """What each seed's curve needs for the target."""
-    reached = [labels_to_target(sorted(curve), [curve[n] for n in sorted(curve)], target) for curve in seeds.values()]
-    last = [float(max(curve)) for curve in seeds.values()]
-    labels = [end if at is None else at for at, end in zip(reached, last, strict=True)]
-    return Needed(np.array(labels), sum(at is None for at in reached))
+def needed(ours: Seeds, usual: Seeds, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Labels for the usual way's last macro-F1, and the limits of their 95 % interval; infinite where never reached.
+
+    Seeds that both have are resampled together.
+    """
+    shared = sorted(ours.keys() & usual.keys())
+    at = sorted(set.intersection(*(set(ours[seed]) for seed in shared)))
+    heights = np.array([[ours[seed][n] for n in at] for seed in shared])
+    targets = np.array([usual[seed][max(usual[seed])] for seed in shared])
+
+    def read(picked: np.ndarray) -> float:
+        reached = labels_to_target(at, heights[picked].mean(0), float(targets[picked].mean()))
+        return math.inf if reached is None else reached
+
+    draws = [read(picked) for picked in rng.integers(0, len(shared), (RESAMPLES, len(shared)))]
+    low, high = np.quantile(draws, [0.025, 0.975], method="nearest")
+    return read(np.arange(len(shared))), float(low), float(high)
 
 
-def row_of(data: str, strategy: str, target: float, of: Needed, usual: int) -> dict[str, Any]:
-    """A line of the table. The test: whether the labels, on a logarithmic scale, differ from half of the usual."""
-    shares = np.log2(of.labels / usual)
-    interval = mean_interval(shares)
-    verdict = "undecided"
-    if interval.high <= np.log2(HALF):
-        verdict = "at most half"
-    elif interval.low > np.log2(HALF):
-        verdict = "more than half"
-    return {
-        "data": data, "strategy": strategy, "target": f"{target:.3f}", "labels": f"{np.mean(of.labels):.0f}",
-        "share of the usual": f"{2**interval.mean:.2f} ({2**interval.low:.2f} to {2**interval.high:.2f})",
-        "never arrived": f"{of.short} of {len(of.labels)}", "against half": verdict,
-        "p": f"{sign_flip_test(shares - np.log2(HALF)):.3f}",
-    }  # fmt: skip
+def against_half(low: float, high: float, usual: int) -> str:
+    """Whether at most half of the usual labels are needed, as far as the interval tells."""
+    if high <= HALF * usual:
+        return "at most half"
+    return "more than half" if low > HALF * usual else "undecided"
 
 
 def main() -> None:
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    made.add_argument("folder", type=Path, metavar="DIR", help="of the study")
+    made.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="of the study")
+    folder = made.parse_args().folder
+    if folder is None:
+        print("Nothing to do: give the folder of a study by benchmarks/studies/active-learning.toml.")
+        return
     try:
-        found = curves(load_results(made.parse_args().folder).rows)
+        found = curves(load_results(folder).rows)
     except ModicumError as problem:
         made.error(str(problem))
-    table, of_strategy = [], defaultdict[str, list[float]](list)
-    for (data, method, strategy), seeds in sorted(found.items()):
-        usual = found.get((data, USUAL, "random"))
-        if method == USUAL or not usual:
+    table, shares = [], defaultdict[str, list[float]](list)
+    for (data, method, strategy), ours in sorted(found.items()):
+        usual = found.get((data, USUAL, "random"), {})
+        if method == USUAL or not ours.keys() & usual.keys():
             continue
-        at = max(max(curve) for curve in usual.values())
-        target = float(np.mean([curve[at] for curve in usual.values() if at in curve]))
-        of = needed(seeds, target)
-        table.append(row_of(data, strategy, target, of, at))
-        of_strategy[strategy].append(float(np.mean(of.labels)) / at)
+        most, ends = max(max(curve) for curve in usual.values()), max(max(curve) for curve in ours.values())
+        labels, low, high = needed(ours, usual, stream(0, "labels needed", data, strategy))
+        table.append({
+            "data": data, "strategy": strategy, "seeds": len(ours.keys() & usual.keys()),
+            "labels": _shown(labels, ends), "95 %": f"{_shown(low, ends)} to {_shown(high, ends)}",
+            f"against half of {most}": against_half(low, high, most),
+        })  # fmt: skip
+        shares[strategy].append(labels / most)
     print(markdown(table))
-    for strategy, shares in of_strategy.items():
-        print(f"\n{strategy}: {np.mean(shares):.2f} of the usual labels, mean over {len(shares)} data sets.")
+    for strategy, of_sets in shares.items():
+        short = sum(map(math.isinf, of_sets))
+        mean = "no mean, since on some data sets it never arrived" if short else f"{np.mean(of_sets):.2f} in the mean"
+        print(f"\n{strategy}, share of the usual labels over {len(of_sets)} data sets: {mean}.")
+
+
+def _shown(labels: float, ends: int) -> str:
+    return f"more than {ends}" if math.isinf(labels) else f"{labels:.0f}"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from modicum import Classifier
 from modicum.analysis.metrics import macro_f1
 from modicum.auto.engine import Auto, AutoEngine, make_method, make_one_method, trained_method
 from modicum.auto.recipes import Effort, Recipe, Table, shipped_table
-from modicum.auto.search import DOUBT, choose, steps_of_search
+from modicum.auto.search import DOUBT, choose, trainings_of_search
 from modicum.base.errors import SpecError
 from modicum.base.spec import Choice
 from modicum.base.training import FitJob, Training
@@ -111,17 +111,17 @@ def test_a_time_limit_leaves_out_what_does_not_fit(monkeypatch: pytest.MonkeyPat
     assert chosen.recipe.name == "bb" and "as far as time went" in chosen.reason
 
 
-def test_the_steps_of_a_search_are_known_beforehand() -> None:
-    known, taken = table(recipe("a", steps=3), recipe("bb", steps=5), recipe("ccc", steps=7), rungs=3, folds=3), []
+def test_the_trainings_of_a_search_are_known_beforehand() -> None:
+    known, taken = table(*THREE, rungs=3, folds=3), list[int]()
     judge = judged({"a": 0.9, "bb": 0.8, "ccc": 0.7}, [])
 
     def count(made: Recipe, folds: int, repeat: int) -> Any:
-        taken.append(folds * made.over(Training()).total_steps(200))
+        taken.append(folds)
         return judge(made, folds, repeat)
 
     choose(JOB, known, count)
-    assert steps_of_search(known, 300, 3, Training()) == sum(taken) == 3 * (3 + 5 + 7) + 3 * (3 + 5)
-    assert steps_of_search(known.without_search(), 300, 3, Training()) == 0
+    assert trainings_of_search(known, 300) == sum(taken) == 3 * 3 + 3 * 2
+    assert trainings_of_search(known.without_search(), 300) == trainings_of_search(table(recipe("a")), 300) == 0
 
 
 def test_macro_f1_is_over_the_classes_there_are() -> None:

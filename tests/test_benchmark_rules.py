@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from advise import Case, fitted, widening
-from harness.rules import EDGES, Cell, cells, gains, settings_of, table_of
-from labels_needed import needed
+from forecasts import Case, fitted, widening
+from harness.rules import CLASSES, EDGES, LABELS, Cell, Incomplete, cells, gains, settings_of, table_of
+from labels_needed import against_half, curves, needed
 
 from modicum.auto.advice import Evidence, log_error
 from modicum.auto.recipes import Effort, Recipe, Table
@@ -22,10 +24,10 @@ def cell(data: str, labels: int, recipe: str, *reached: float) -> Cell:
 
 
 MEASURED = [
-    cell("trec", 60, "a", 0.5, 0.7),
-    cell("trec", 60, "b", 0.6, 0.9),
-    cell("ag_news", 40, "a", 0.5, 0.5),
-    cell("ag_news", 40, "b", 0.5, 0.4),
+    cell("trec", 100, "a", 0.5, 0.7),
+    cell("trec", 100, "b", 0.6, 0.9),
+    cell("ag_news", 50, "a", 0.5, 0.5),
+    cell("ag_news", 50, "b", 0.5, 0.4),
     cell("subj", 100, "a", 0.9),
     cell("subj", 100, "b", 0.8, 0.1),  # seed 1 has no pair
 ]
@@ -52,7 +54,10 @@ def test_what_was_not_measured_is_not_taken() -> None:
 def test_a_recipe_that_has_changed_since_is_not_counted() -> None:
     result = {"runs": {"0": {"macro_f1": 0.5}}}
     measured = [
-        {"settings": {"dataset": "trec", "labels": 50, "recipe": settings_of(recipe)}, "result": result}
+        {
+            "settings": {"dataset": "trec", "labels": 50, "split": "held-out", "recipe": settings_of(recipe)},
+            "result": result,
+        }
         for recipe in TABLE.recipes
     ]
     assert [c.recipe for c in cells(measured, TABLE)] == ["a", "b"]
@@ -60,10 +65,48 @@ def test_a_recipe_that_has_changed_since_is_not_counted() -> None:
     assert cells(measured, TABLE) == [cell("trec", 50, "a", 0.5)]
 
 
-def test_a_curve_that_never_arrives_counts_as_its_last_number_of_labels() -> None:
-    of = needed({0: {50: 0.2, 100: 0.6}, 1: {50: 0.1, 100: 0.3}}, 0.4)
-    np.testing.assert_allclose(of.labels, [75, 100])
-    assert of.short == 1
+def test_what_was_measured_in_pieces_is_one_cell() -> None:
+    def measured(recipe: Recipe, split: str = "held-out", **reached: float) -> dict[str, Any]:
+        settings = {"dataset": "trec", "labels": 50, "split": split, "recipe": settings_of(recipe)}
+        runs = {seed[1:]: {"macro_f1": value} for seed, value in reached.items()}
+        return {"settings": settings, "result": {"runs": runs}}
+
+    first, second = TABLE.recipes
+    pieces = [measured(first, s0=0.5, s1=0.5), measured(second, s0=0.7, s1=0.7), measured(first, s2=0.5)]
+    pieces += [measured(second, s2=0.4), measured(second, "test", s0=0.0)]
+    assert gains(cells(pieces, TABLE), TABLE)["b"][0] == pytest.approx(0.1)
+
+
+def test_rules_from_a_part_of_the_data_are_refused() -> None:
+    every = [cell(data, n, name, 0.5) for data in CLASSES for n in LABELS for name in "ab"]
+    assert gains(every, TABLE, "trec", whole=True) == gains(every, TABLE, "trec")
+    for left_out, message in (
+        ([c for c in every if c[:3] != ("subj", 500, "b")], "b is not measured on subj with 500"),
+        ([c for c in every if c.recipe != "a"], "a is not measured on"),
+    ):
+        with pytest.raises(Incomplete, match=message):
+            gains(left_out, TABLE, "trec", whole=True)
+    few_left_out = [c for c in every if c.recipe == "a" or c.labels / CLASSES[c.data] > EDGES[0]]
+    assert gains(few_left_out, TABLE, "trec", whole=True)["b"] == (None, 0.0, 0.0)
+    assert gains([c for c in every if c[:3] != ("trec", 500, "b")], TABLE, "trec", whole=True)
+
+
+def test_labels_needed_come_with_the_doubt_of_target_and_curve() -> None:
+    rng = np.random.default_rng(0)
+    ours = {seed: {50: 0.2, 100: 0.4 + 0.02 * seed, 300: 0.8} for seed in range(5)}
+    usual = {seed: {500: 0.5 + 0.02 * seed} for seed in range(5)}
+    labels, low, high = needed(ours, usual, rng)
+    assert labels == pytest.approx(100 + 200 * (0.54 - 0.44) / 0.36) and low < labels < high < 250
+    assert against_half(low, high, 500) == "at most half"
+    never = {seed: {50: 0.2, 100: 0.3} for seed in range(5)}
+    assert needed(never, usual, rng) == (np.inf, np.inf, np.inf)
+    assert against_half(np.inf, np.inf, 500) == "more than half" and against_half(100, np.inf, 500) == "undecided"
+
+
+def test_a_trial_that_goes_on_is_not_counted() -> None:
+    row = {"dataset": "trec", "plain_method": "auto", "strategy": "random", "labels": 50, "macro_f1": 0.5}
+    found = curves([row | {"seed": 0}, row | {"seed": 1, "unfinished": True}])
+    assert found == {("trec", "auto", "random"): {0: {50: 0.5}}}
 
 
 def test_forecasts_are_fitted_by_data_sets_and_not_by_cases() -> None:

@@ -23,7 +23,10 @@ from modicum.engine.engine import Engine
 
 
 def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """One seed by ``auto`` with a table of its own, as ``Classifier`` does it with the one that is shipped."""
+    """One seed by ``auto`` with a table of its own, as ``Classifier`` does it with the one that is shipped.
+
+    ``Classifier`` refuses a class with a single label, and this does not: all systems are to see the same labels.
+    """
     given, result = work(told, told["seed"]), dict[str, Any]()
     with stopwatch(result):
         texts = Dataset.from_lists(given.texts, [str(label) for label in given.labels], for_training=False)
@@ -47,7 +50,7 @@ def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
 
 
 def recipe(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """All seeds by one recipe, in banks."""
+    """All seeds by one recipe, in banks; each model has all classes of the set, seen or not."""
     made, result, runs = Recipe(**told["recipe"]), dict[str, Any](), dict[str, dict[str, float]]()
     works = {seed: work(told, seed) for seed in told["seeds"]}
     texts = list(dict.fromkeys(text for given in works.values() for text in given.texts))

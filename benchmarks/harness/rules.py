@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from modicum.auto.recipes import Table
+from harness.environments import ROOT
+from modicum.auto.recipes import Recipe, Table, shipped_table
 
 EDGES = (20.0, 60.0, 1e6)
-"""Labels per class up to which a gain holds; the same for all data sets, fixed before anything was measured."""
+"""Labels per class up to which a gain holds; the same for all data sets, fixed before recipes were compared on them."""
+LABELS = (20, 50, 100, 200, 500)
+"""Numbers of labels that recipes are compared at."""
 CLASSES = {"trec": 6, "sst2_sentence": 2, "subj": 2, "ag_news": 4, "cola": 2}
+MEASURED = ROOT / "benchmarks" / "results" / "auto_recipes.json"
+NEVER = -1.0
+"""The gain of a recipe that was not measured at so many labels per class."""
 
 
 class Cell(NamedTuple):
@@ -24,61 +32,87 @@ class Cell(NamedTuple):
     reached: Mapping[int, float]
 
 
-def cells(measurements: Iterable[Mapping[str, Any]], table: Table) -> list[Cell]:
-    """The cells of a table's recipes, as they stand in the table now, among a contest's measurements."""
-    told = {recipe.name: settings_of(recipe) for recipe in table.recipes}
-    found = []
-    for one in measurements:
-        settings = one["settings"]
-        name = settings.get("recipe", {}).get("name")
-        if "result" in one and name in told and settings["recipe"] == told[name]:
-            runs = {int(seed): reached["macro_f1"] for seed, reached in one["result"]["runs"].items()}
-            found.append(Cell(settings["dataset"], settings["labels"], name, runs))
-    return found
+class Incomplete(Exception):
+    """Recipes were compared on some data sets and not on others."""
 
 
-def settings_of(recipe: Any) -> dict[str, Any]:
+@cache
+def rules(without: str) -> Table:
+    """The shipped recipes, with the gains that they have on the other data sets.
+
+    Raises:
+        Incomplete: these are not all measured.
+    """
+    table = shipped_table()
+    measured = json.loads(MEASURED.read_text(encoding="utf-8"))["measurements"] if MEASURED.is_file() else []
+    return table_of(gains(cells(measured, table), table, without, whole=True), table)
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
     """A recipe as a contestant is told it: without what is known of its gain."""
     return recipe.model_dump(mode="json", exclude={"gain"})
 
 
-def gains(measured: Iterable[Cell], table: Table, without: str | None = None) -> dict[str, tuple[float | None, ...]]:
+def cells(measurements: Iterable[Mapping[str, Any]], table: Table) -> list[Cell]:
+    """The cells of a table's recipes, as they stand in the table now, among a contest's measurements on training texts.
+
+    What was measured of one cell in several runs is one cell.
+    """
+    told = {recipe.name: settings_of(recipe) for recipe in table.recipes}
+    found: dict[tuple[str, int, str], dict[int, float]] = defaultdict(dict)
+    for one in measurements:
+        settings = one["settings"]
+        recipe = settings.get("recipe", {})
+        if "result" in one and settings["split"] == "held-out" and recipe == told.get(recipe.get("name")):
+            runs = {int(seed): reached["macro_f1"] for seed, reached in one["result"]["runs"].items()}
+            found[settings["dataset"], settings["labels"], recipe["name"]] |= runs
+    return [Cell(*key, reached) for key, reached in found.items()]
+
+
+def gains(
+    measured: Iterable[Cell], table: Table, without: str | None = None, *, whole: bool = False
+) -> dict[str, tuple[float | None, ...]]:
     """By recipe, and for each of ``EDGES``, how much its macro-F1 exceeds the first recipe's.
 
     The mean over data sets, each the mean over its numbers of labels and over seeds, in pairs; None where nothing was
     measured. without: a data set that is left out, for which the rules are to be tried.
+
+    Raises:
+        Incomplete: ``whole`` is asked for, and a recipe was compared on a part of the data sets or of ``LABELS`` only,
+            or the first recipe is not measured everywhere.
     """
-    kept = [cell for cell in measured if cell.data != without]
-    base = {(c.data, c.labels): c.reached for c in kept if c.recipe == table.recipes[0].name}
-    differences: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for cell in kept:
-        first = base.get((cell.data, cell.labels), {})
-        per_class = cell.labels / CLASSES[cell.data]
-        edge = next(i for i, most in enumerate(EDGES) if per_class <= most)
-        differences[cell.recipe, edge][cell.data] += [
-            reached - first[seed] for seed, reached in cell.reached.items() if seed in first
-        ]
-    found: dict[str, tuple[float | None, ...]] = {}
+    kept = {(c.data, c.labels, c.recipe): c.reached for c in measured if c.data != without}
+    first, found = table.recipes[0].name, dict[str, tuple[float | None, ...]]()
     for recipe in table.recipes:
-        of_sets = [differences.get((recipe.name, edge), {}) for edge in range(len(EDGES))]
-        found[recipe.name] = tuple(
-            float(np.mean([np.mean(d) for d in sets.values() if d])) if any(sets.values()) else None for sets in of_sets
-        )
+        of_edges = []
+        for edge in range(len(EDGES)):
+            places = [(d, n) for d in CLASSES for n in LABELS if d != without and _edge(d, n) == edge]
+            seen = [(d, n) for d, n in places if (d, n, recipe.name) in kept]
+            if whole and len(seen) != len(places) and (seen or recipe.name == first):
+                lacking = ", ".join(f"{d} with {n}" for d, n in places if (d, n) not in seen)
+                raise Incomplete(f"{recipe.name} is not measured on {lacking}: run benchmarks/auto_recipes.py --resume")
+            differences: dict[str, list[float]] = defaultdict(list)
+            for data, labels in seen:
+                reached, base = kept[data, labels, recipe.name], kept.get((data, labels, first), {})
+                differences[data] += [reached[seed] - base[seed] for seed in reached.keys() & base.keys()]
+            of_sets = [float(np.mean(of_set)) for of_set in differences.values() if of_set]
+            of_edges.append(float(np.mean(of_sets)) if of_sets else None)
+        found[recipe.name] = tuple(of_edges)
     return found
 
 
 def table_of(found: Mapping[str, tuple[float | None, ...]], table: Table) -> Table:
     """A table with these gains; a recipe that was not measured at some numbers of labels is not taken there."""
-    never = -1.0
-    recipes = [
-        recipe.model_copy(
-            update={
-                "gain": tuple(
-                    (most, never if gain is None else round(gain, 4))
-                    for most, gain in zip(EDGES, found[recipe.name], strict=True)
-                )
-            }
+
+    def known(recipe: Recipe) -> Recipe:
+        pairs = zip(EDGES, found[recipe.name], strict=True)
+        return recipe.model_copy(
+            update={"gain": tuple((most, NEVER if gain is None else round(gain, 4)) for most, gain in pairs)}
         )
-        for recipe in table.recipes
-    ]
-    return Table(recipes=recipes, efforts=table.efforts)
+
+    return Table(recipes=[known(recipe) for recipe in table.recipes], efforts=table.efforts)
+
+
+def _edge(data: str, labels: int) -> int:
+    """Into which of ``EDGES`` so many labels of a data set fall."""
+    return next(i for i, most in enumerate(EDGES) if labels / CLASSES[data] <= most)

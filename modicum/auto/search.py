@@ -15,7 +15,7 @@ import numpy as np
 from modicum.analysis.metrics import macro_f1
 from modicum.auto.recipes import Recipe, Table
 from modicum.base.rng import stream
-from modicum.base.training import FitJob, Training
+from modicum.base.training import FitJob
 
 RESAMPLES = 200
 """Of the labels, to learn how far a difference in macro-F1 may be chance."""
@@ -91,16 +91,15 @@ def choose(
     return Chosen(best.recipe, reason + (", as far as time went" if short else ""), tuple(every), said)
 
 
-def steps_of_search(table: Table, labels: int, classes: int, training: Training) -> int:
-    """Steps of training that ``choose`` takes for so many labels where no limit stops it."""
+def trainings_of_search(table: Table, labels: int) -> int:
+    """How often ``choose`` trains for so many labels where no limit stops it."""
     effort, total = table.effort(labels), 0
-    left = table.best(labels / classes)[: effort.recipes]
-    for _ in range(effort.rungs):
-        if len(left) <= 1:
+    left = min(effort.recipes, len(table.recipes))
+    for _ in range(effort.rungs if left > 1 else 0):
+        total += effort.folds * left
+        left = _half(left)
+        if left == 1:
             break
-        seen = labels - labels // effort.folds
-        total += effort.folds * sum(recipe.over(training).total_steps(seen) for recipe in left)
-        left = left[: _half(len(left))]
     return total
 
 

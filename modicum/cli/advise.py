@@ -10,7 +10,7 @@ import numpy as np
 from modicum.api.classifier import Classifier
 from modicum.auto import advice
 from modicum.auto.engine import AUTO, AutoEngine
-from modicum.auto.search import steps_of_search
+from modicum.auto.search import trainings_of_search
 from modicum.base.errors import DataError, SpecError
 from modicum.base.training import FitJob
 from modicum.cli import console
@@ -54,17 +54,13 @@ def advise(
     trainer = engine.by(chosen.recipe)
     evidence = advice.gather(trainer, job)
     strategy, because = advice.strategy_for(counts, known)
-
-    def steps(labels: int) -> int:
-        """Of choosing and training; steps of other recipes than the chosen one may take longer, or less."""
-        return trainer.training.total_steps(labels) + steps_of_search(engine.table, labels, len(counts), engine.asked)
-
     budgets = sorted({len(at), round(1.5 * len(at)), 2 * len(at), 4 * len(at), labels or 2 * len(at)})
     found: dict[str, Any] = {
         "labels": len(at), "classes": counts, "recipe": chosen.recipe.name, "reason": chosen.reason,
         "strategy": strategy, "because": because,
         "forecast": [advice.forecast(evidence, n, known.curves).model_dump() for n in budgets],
-        "training_seconds": [round(steps(n) * evidence.seconds, 1) for n in budgets],
+        "training_seconds": [round(trainer.training.total_steps(n) * evidence.seconds, 1) for n in budgets],
+        "trainings_to_choose": [trainings_of_search(engine.table, n) for n in budgets],
         "enough": advice.enough(evidence, len(at), worth, known.curves), "worth": worth,
     }  # fmt: skip
     if as_json:
@@ -97,10 +93,18 @@ def _say(found: Mapping[str, Any]) -> None:
     console.say(f"Train with {found['recipe']}: {found['reason']}.")
     console.say(f"Label next by {found['strategy']}: {found['because']}.")
     console.table(
-        ("labels", "macro-F1", "90 % interval", "choosing and training"),
+        ("labels", "macro-F1", "90 % interval", "one training", "trainings to choose"),
         [
-            (f"{one['labels']:,}", f"{one['value']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}", f"{seconds:,.0f} s")
-            for one, seconds in zip(found["forecast"], found["training_seconds"], strict=True)
+            (
+                f"{one['labels']:,}",
+                f"{one['value']:.3f}",
+                f"{one['low']:.3f} to {one['high']:.3f}",
+                f"{seconds:,.0f} s",
+                str(trainings),
+            )
+            for one, seconds, trainings in zip(
+                found["forecast"], found["training_seconds"], found["trainings_to_choose"], strict=True
+            )
         ],
         title="Random labels are expected to reach",
         plain_columns=0,

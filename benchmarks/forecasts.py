@@ -1,6 +1,6 @@
 """How far `modicum advise` may be trusted: its forecasts of the next number of labels against what came.
 
-    python benchmarks/advise.py
+    python benchmarks/forecasts.py
 
 Reads what ``few_labels.py`` measured: cross-validation of each seed's labels, and the test set's macro-F1 with these
 labels and with more. The four numbers of ``modicum/auto/known.toml`` are fitted on all data sets but one, and tried on
@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from harness.environments import ROOT
+from harness.rules import Incomplete, rules
 from harness.tables import markdown
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, t
 
 from modicum.auto.advice import Curves, Evidence, Z, forecast, log_error, shipped_knowledge
+from modicum.base.spec import digest
 
 COVERED = 0.9
 """What intervals are meant to cover."""
@@ -36,13 +38,19 @@ class Case(NamedTuple):
 
 
 def cases() -> list[Case]:
-    """From each number of labels to itself and to the next larger one that was measured."""
+    """From each number of labels to itself and to the next larger one that was measured, all under today's rules.
+
+    Raises:
+        Incomplete: there are no rules for a data set.
+    """
     kept: dict[tuple[str, int, int], dict[str, Any]] = {}
     if not RESULTS.is_file():
         return []
     for one in json.loads(RESULTS.read_text(encoding="utf-8"))["measurements"]:
-        if one["system"] == "auto" and "result" in one:
-            told = one["settings"]
+        if one["system"] != "auto" or "result" not in one:
+            continue
+        told = one["settings"]
+        if told["table"] == digest(rules(told["dataset"]).model_dump(mode="json")):
             kept[told["dataset"], told["seed"], told["labels"]] = one["result"]
     found = []
     for (data, seed, labels), result in kept.items():
@@ -58,38 +66,50 @@ def cases() -> list[Case]:
 def fitted(seen: list[Case]) -> Curves:
     """The numbers under which what came is most likely, all logarithms of errors being normal.
 
-    The cases of a data set share one draw of the offset, so that they count as one data set and not as many. What so
-    few draws leave unknown widens the offset's deviation, as Student's t does for one more draw.
+    The cases of a data set share one draw of the offset, so that for it they count as one data set and not as many;
+    each case has a deviation of its own besides. What so few draws leave unknown widens the offset's deviation, as
+    Student's t does for one more draw. The slopes of a data set's cases are taken as independent.
     """
-
-    def curves(values: np.ndarray) -> Curves:
-        slope, log_slope_sd, offset, log_offset_sd = values
-        found = {"slope": slope, "slope_sd": np.exp(log_slope_sd), "offset": offset, "offset_sd": np.exp(log_offset_sd)}
-        return Curves(**found, noise=shipped_knowledge().curves.noise)
-
     of_sets = [[case for case in seen if case.data == data] for data in sorted({case.data for case in seen})]
+    noise = shipped_knowledge().curves.noise
+
+    def curves(values: np.ndarray, offset_sd: float) -> Curves:
+        slope, log_slope_sd, offset = values[:3]
+        return Curves(slope=slope, slope_sd=np.exp(log_slope_sd), offset=offset, offset_sd=offset_sd, noise=noise)
 
     def loss(values: np.ndarray) -> float:
-        known, total = curves(values), 0.0
+        between, within = np.exp(values[3:])
+        known, total = curves(values, within), 0.0
         for of_set in of_sets:
             told = np.array([log_error(case.evidence, case.labels, known) for case in of_set])
             errors = np.log([max(1e-3, 1 - case.reached) for case in of_set]) - told[:, 0]
-            shared = np.full((len(of_set), len(of_set)), known.offset_sd**2)
-            total -= multivariate_normal.logpdf(errors, cov=shared + np.diag(told[:, 1] ** 2 - known.offset_sd**2))
+            shared = np.full((len(of_set), len(of_set)), between**2)
+            total -= multivariate_normal.logpdf(errors, cov=shared + np.diag(told[:, 1] ** 2))
         return float(total)
 
-    bounds = [(0.0, 1.0), (np.log(0.02), 0.0), (-0.5, 0.5), (np.log(0.02), 0.0)]
-    found = curves(minimize(loss, np.array([0.3, -2.0, 0.0, -2.0]), bounds=bounds).x)
-    return found.model_copy(update={"offset_sd": found.offset_sd * widening(len(of_sets))})
+    bounds = [(0.0, 1.0), (np.log(0.02), 0.0), (-0.5, 0.5), (np.log(0.02), 0.0), (np.log(0.02), 0.0)]
+    best = minimize(loss, np.array([0.3, -2.0, 0.0, -2.0, -2.0]), bounds=bounds).x
+    between, within = np.exp(best[3:])
+    return curves(best, float(np.hypot(between * widening(len(of_sets)), within)))
 
 
 def widening(sets: int) -> float:
-    """How much wider an interval for one more data set is than the deviation between so many says by itself."""
-    return float(t.ppf((1 + COVERED) / 2, sets - 1) / Z * np.sqrt(1 + 1 / sets)) if sets > 1 else 1.0
+    """How much wider an interval for one more data set is than the likeliest deviation between so many says by itself.
+
+    Student's quantile for the normal one, the doubt about their mean, and the likeliest deviation's being too small.
+    """
+    if sets < 2:
+        return 1.0
+    quantile = float(t.ppf((1 + COVERED) / 2, sets - 1))
+    return quantile / Z * float(np.sqrt((1 + 1 / sets) * sets / (sets - 1)))
 
 
 def main() -> None:
-    every, rows, inside = cases(), [], []
+    rows, inside = [], []
+    try:
+        every = cases()
+    except Incomplete as problem:
+        raise SystemExit(f"No rules for auto: {problem}") from None
     if not every:
         print(
             f"Nothing to do: {RESULTS.relative_to(ROOT)} holds no runs of auto with evidence; few_labels.py makes them."

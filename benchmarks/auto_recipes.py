@@ -1,6 +1,6 @@
 """The recipes that `auto` chooses among, each on held-out training texts: what its table of gains is made of.
 
-    python benchmarks/recipes.py [--data DIR] [--seeds 0 1 2 3 4] [--labels 20 50 100 200 500] [--sets trec ...]
+    python benchmarks/auto_recipes.py [--data DIR] [--seeds 0 1 2 3 4] [--labels 20 50 100 200 500] [--sets trec ...]
                                  [--recipes NAME ...] [--resume] [--untimed] [--quick]
 
 No test set is read. All recipes see the same random labels by seed and are tested on the same 1,000 other texts of the
@@ -16,7 +16,7 @@ from harness.contest import Contest, Entry
 from harness.data import data_for
 from harness.few import SETS, by_seed
 from harness.options import parse, parser
-from harness.rules import EDGES, cells, gains, settings_of
+from harness.rules import EDGES, LABELS, cells, gains, settings_of
 from harness.tables import markdown, middle
 
 from modicum.analysis.curves import mean_interval
@@ -46,7 +46,7 @@ def main() -> None:
     table = shipped_table()
     made = parser(__doc__, repeats=1)
     made.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), metavar="SEED")
-    made.add_argument("--labels", type=int, nargs="+", default=[20, 50, 100, 200, 500], metavar="N")
+    made.add_argument("--labels", type=int, nargs="+", default=list(LABELS), metavar="N")
     made.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), metavar="SET")
     names = [recipe.name for recipe in table.recipes]
     made.add_argument("--recipes", nargs="+", choices=names, default=names, metavar="NAME")
@@ -56,7 +56,7 @@ def main() -> None:
         options.seeds, options.labels = options.seeds[:2], [30]
     rows = []
     with data_for(options, {f"{name}/train": 500 for name in SETS}) as data:
-        contest = Contest("recipes", options, {"data": ", ".join(options.sets), "how": HOW})
+        contest = Contest("auto_recipes", options, {"data": ", ".join(options.sets), "how": HOW})
         for name in options.sets:
             for labels in options.labels:
                 for recipe in table.recipes:
