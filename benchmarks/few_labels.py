@@ -170,9 +170,8 @@ def main() -> None:
     sizes = {f"{name}/{part}": rows for name in SETS for part, rows in (("train", 500), ("test", 100))}
     with data_for(options, sizes) as data:
         contest = Contest("few_labels", options, {"data": ", ".join(options.sets), "how": HOW})
-        shown = [
-            s for s in NAMES if s != "auto" or s in options.systems
-        ]  # peers can be measured before there are rules
+        # peers can be measured before there are rules for auto
+        shown = [system for system in NAMES if system != "auto" or system in options.systems]
         whole, by_set = list[dict[str, Any]](), list[dict[str, Any]]()
         for labels in options.labels:
             try:
