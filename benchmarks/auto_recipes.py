@@ -1,7 +1,7 @@
 """The recipes that `auto` chooses among, each on held-out training texts: what its table of gains is made of.
 
     python benchmarks/auto_recipes.py [--data DIR] [--seeds 0 1 2 3 4] [--labels 20 50 100 200 500] [--sets trec ...]
-                                 [--recipes NAME ...] [--resume] [--untimed] [--quick]
+                                      [--recipes NAME ...] [--resume] [--untimed] [--quick]
 
 No test set is read. All recipes see the same random labels by seed and are tested on the same 1,000 other texts of the
 training set. The last table holds what belongs into modicum/auto/recipes.toml.

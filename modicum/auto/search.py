@@ -95,11 +95,10 @@ def trainings_of_search(table: Table, labels: int) -> int:
     """How often ``choose`` trains for so many labels where no limit stops it."""
     effort, total = table.effort(labels), 0
     left = min(effort.recipes, len(table.recipes))
-    for _ in range(effort.rungs if left > 1 else 0):
-        total += effort.folds * left
-        left = _half(left)
-        if left == 1:
-            break
+    for _ in range(effort.rungs):
+        if left > 1:
+            total += effort.folds * left
+            left = _half(left)
     return total
 
 
