@@ -153,3 +153,53 @@ def test_unlabelled_texts_teach_too() -> None:
         classifier(training=training).fit(texts[:20], labels[:20])
     with pytest.raises(SpecError, match="both be single texts, or both pairs"):
         classifier(training=training).fit(texts[:20], labels[:20], unlabelled=[("a", "b")])
+
+
+def test_a_first_batch_by_the_names_of_the_classes() -> None:
+    learner = ActiveLearner(TEXTS, DATA.classes, warm_strategy="zero-shot", backbone=BACKBONE, method="head")
+    assert len(set(learner.ask(5))) == 5
+    with pytest.raises(SpecError, match="warm_strategy = 'zero-shot' works for classification, not for regression"):
+        ActiveLearner(TEXTS, task="regression", warm_strategy="zero-shot", backbone=BACKBONE)
+    model = classifier(method="head").fit(TEXTS[:30], LABELS[:30])
+    bare = model._plain(TEXTS)
+    found = model.signals(bare, np.arange(4), frozenset({"name_similarity"}), 0)
+    assert found["name_similarity"].shape == (4, 3)
+
+
+def test_unsigned_labels_come_back_as_numbers(tmp_path: Path) -> None:
+    model = classifier(method="head").fit(TEXTS, DATA.labels.astype(np.uint8))
+    model.save(tmp_path / "m")
+    loaded = Classifier.load(tmp_path / "m", backbone=BACKBONE)
+    assert loaded.predict(TEXTS).tolist() == model.predict(TEXTS).tolist()
+
+
+def test_pairs_are_not_taken_for_single_texts(tmp_path: Path) -> None:
+    pairs = [(text, "ba de") for text in TEXTS]
+    model, single = classifier(method="head").fit(pairs, LABELS), classifier(method="head").fit(TEXTS, LABELS)
+    with pytest.raises(SpecError, match="trained on pairs of texts, and these are single texts"):
+        model.predict(TEXTS)
+    single.save(tmp_path / "m")
+    with pytest.raises(SpecError, match="trained on single texts, and these are pairs of texts"):
+        Classifier.load(tmp_path / "m", backbone=BACKBONE).predict(pairs)
+
+
+def test_several_prototypes_are_no_linear_map(tmp_path: Path) -> None:
+    training = {"steps": 2, "prototypes": 2, "head_start": "prototypes"}
+    model = classifier(training=training).fit(TEXTS[:30], LABELS[:30])
+    with pytest.raises(SpecError, match="several prototypes a class is no linear map"):
+        model.export(tmp_path / "e")
+    model.save(tmp_path / "m")
+    assert not (tmp_path / "m" / "adapter_model.safetensors").exists(), "PEFT could not read it"
+    loaded = Classifier.load(tmp_path / "m", backbone=BACKBONE)
+    np.testing.assert_allclose(loaded.predict_proba(TEXTS), model.predict_proba(TEXTS), atol=1e-6)
+    with pytest.raises(SpecError, match="prototypes are of classes"):
+        classifier(training={"prototypes": 2}).fit(TEXTS, np.linspace(0, 1, 90))
+
+
+def test_auto_is_not_told_what_it_chooses() -> None:
+    for training in ({"epochs": 50}, {"objective": "contrastive"}, {"head_start": "probe", "min_steps": 3}):
+        with pytest.raises(SpecError, match=f"auto chooses {' and '.join(sorted(training))} itself|auto chooses"):
+            Classifier(BACKBONE, "auto", training=training).fit(TEXTS, LABELS)
+    learner = ActiveLearner(TEXTS, DATA.classes, backbone=BACKBONE, method={"name": "auto", "search": False})
+    learner.tell(dict(zip(learner.ask(12), LABELS[:12], strict=True)))
+    assert learner.classifier.chosen_ is not None and learner.classifier.chosen_.recipe.name

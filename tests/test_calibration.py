@@ -92,8 +92,6 @@ def test_what_cannot_be_calibrated() -> None:
     with pytest.raises(SpecError, match="take prototypes = 1"):
         Training(calibrate=3, prototypes=2)
     values = toy_dataset(20, classes=0)
-    engine = Engine(
-        BACKBONE, Corpus(BACKBONE, values), METHODS.create("head"), Training(steps=1, calibrate=2), "regression", 1
-    )
+    corpus, settings = Corpus(BACKBONE, values), Training(steps=1, calibrate=2)
     with pytest.raises(SpecError, match="calibrate works on classes"):
-        engine.fit(jobs_of(values, (10,)))
+        Engine(BACKBONE, corpus, METHODS.create("head"), settings, "regression", 1)

@@ -78,7 +78,7 @@ def test_advice(modicum, files: Path) -> None:
     assert "30 labels in 3 classes" in out and "Label next by entropy" in out and "not measured" in out
     for more, message in (
         (("--labels", 20), "more than the 48 that there are"),
-        (("--labels-at", 10), "20 labels or more"),
+        (("--labels-at", 10), "--labels-at must be 20 or more for advice"),
     ):
         code, out, err = modicum(*asked[:6], *more)
         assert code == 1 and message in err, (out, err)

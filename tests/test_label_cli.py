@@ -86,6 +86,14 @@ def test_a_project_is_begun_and_taken_up(modicum: Run, files: Path, served: list
     (files / "other.csv").write_text("text\na b\nc d\n")
     code, out, err = modicum("label", "other.csv", "--out", "tickets-labels", "--classes", "x,y")
     assert code == 1 and "project of other data ('tickets')" in err and len(served) == 3
+    code, out, err = modicum("label", "helpdesk", "--out", "tickets-labels")
+    assert code == 1 and "project of other data ('tickets')" in err and len(served) == 3
+    (files / "notes.txt").write_bytes("Größe".encode("cp1252"))
+    for option in ("--guidelines", "--classes-file"):
+        code, out, err = modicum("label", "other.csv", option, "notes.txt")
+        assert code == 1 and "notes.txt must be UTF-8 text, and is not" in err
+    code, out, err = modicum("label", "other.csv", "--classes", "x,y", "--strategy", "subsample:entropi")
+    assert code == 1 and "did you mean 'entropy'" in err
 
 
 def test_the_shipped_messages_can_be_tried_out(modicum: Run, files: Path, served: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from modicum.base.errors import SpecError
 from modicum.base.training import FitJob, Training
+from modicum.engine import cache
 from modicum.engine.bank import Bank
 from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
@@ -66,6 +67,20 @@ def test_lower_layers_are_kept_on_disk_by_content(tmp_path: Path) -> None:
     assert isinstance(again, np.memmap) and np.array_equal(first, again)
     assert first.shape == (len(of.corpus.tokens.ids), of.backbone.width)
     assert not np.array_equal(first, engine("lora", tmp_path, adapt_layers="top:2").corpus.lower(1).states)
+
+
+def test_lower_layers_are_walked_where_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the same end, in training and under dropout: what lies below has none."""
+    of = engine("lora", adapt_layers="top:1")
+    kept = of.fit([job(of, 0)])[0].weights
+    wanted = frozenset({"mc_proba"})
+    passes = of.signals(kept, np.arange(8), wanted, mc_passes=2)["mc_proba"]
+    monkeypatch.setattr(cache, "ROOM", 0)
+    again = engine("lora", adapt_layers="top:1")
+    assert isinstance(again.corpus.lower(2), cache.Walk)
+    for name, tensor in again.fit([job(again, 0)])[0].weights.adapter.items():
+        torch.testing.assert_close(tensor, kept.adapter[name], atol=1e-5, rtol=1e-4)
+    np.testing.assert_allclose(again.signals(kept, np.arange(8), wanted, mc_passes=2)["mc_proba"], passes, atol=1e-5)
 
 
 def test_tokens_are_memory_mapped(tmp_path: Path) -> None:

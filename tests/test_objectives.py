@@ -168,7 +168,7 @@ def test_objectives_are_for_their_tasks_and_methods() -> None:
         engine.fit(jobs_of(engine.corpus.dataset, (40,)))
     values = toy_dataset(20, classes=0)
     for setting in ({"self_training": True}, {"head_start": "prototypes"}):
-        with pytest.raises(SpecError, match="works on classes, and these labels are values"):
+        with pytest.raises(SpecError, match="of classes|works on classes, and these labels are values"):
             engine_of(Training(steps=1, **setting), data=values).fit(jobs_of(values, (10,)))
 
 
@@ -251,6 +251,9 @@ def test_a_class_with_fewer_texts_than_prototypes() -> None:
     features, targets = points(7)
     start = heads.prototypes(features, targets, 3, 4, stream(0, "t"))
     assert start.weight.shape == (12, 6) and np.isfinite(start.bias).all()
+    for each, n in ((3, 6), (1, 3)):  # each text is its own prototype
+        start = heads.prototypes(features[:n], np.arange(n) % 3, 3, each, stream(0, "t"))
+        assert np.abs(start.weight).max() < 100 and np.abs(start.bias).max() < 1000
 
 
 # ---- self-training ---------------------------------------------------------------------------------------------------
@@ -263,6 +266,7 @@ def test_pseudo_labels_are_the_sure_and_steady_ones_of_each_class() -> None:
     assert chosen.tolist() == [0, 3] and labels.tolist() == [0, 1]
     chosen, labels = pseudo_labels(proba, 4)
     assert chosen.tolist() == [0, 1, 3, 4] and labels.tolist() == [0, 0, 1, 1]  # the text that wavers comes last
+    assert pseudo_labels(proba, 1)[0].tolist() == [0], "no more than asked for, where classes are more"
 
 
 def test_a_student_costs_both_trainings_and_sees_no_gold_label() -> None:
@@ -277,3 +281,15 @@ def test_a_student_costs_both_trainings_and_sees_no_gold_label() -> None:
     )
     blind = engine_of(twice, data=hidden).fit(jobs_of(data, (10,)))[0]
     assert_same(tensors_of(blind.weights), tensors_of(student.weights))
+
+
+def test_a_student_does_not_see_the_texts_it_is_tried_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, seen = toy_dataset(40), list[FitJob]()
+    training = Training(steps=2, batch_size=8, self_training=SelfTraining(texts=40, passes=2, ratio=9))
+    engine = engine_of(training, data=data)
+    train = engine._train
+    monkeypatch.setattr(engine, "_train", lambda jobs: (seen.extend(jobs), train(jobs))[1])
+    (job,) = jobs_of(data, (20,))
+    engine.out_of_fold([job], 2)
+    students = [one for one in seen if len(one.ids) > 10]
+    assert len(students) == 2 and all(len(set(one.ids) & set(job.ids)) == 10 for one in students)

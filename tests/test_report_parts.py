@@ -104,8 +104,26 @@ def test_a_part_with_other_numbers_of_labels_stands_apart():
     ]
     (block,) = build_frame(source(made + alike)).blocks
     assert block.methods == ("full", "lora", "full, long", "lora, long")
-    (unfinished,) = build_frame(source(made + [row for row in alike if row["labels"] == 100])).blocks
-    assert len(unfinished.cells) == 4 and unfinished.labels.tolist() == [100]
+    begun = [row | {"unfinished": True} for row in alike if row["labels"] == 100]
+    (unfinished,) = build_frame(source(made + begun)).blocks
+    assert len(unfinished.cells) == 2 and unfinished.labels.tolist() == [100, 150, 200, 250]
+    ended = [row | {"stopped": "predictions agreed"} for row in alike if row["labels"] == 100]
+    (stopped,) = build_frame(source(made + ended)).blocks
+    assert len(stopped.cells) == 4 and stopped.labels.tolist() == [100]
+    short = [row for row in alike if row["labels"] == 100]
+    assert [b.labels.tolist() for b in build_frame(source(made + short)).blocks] == [[100, 150, 200, 250], [100]]
+
+
+def test_full_tuning_is_the_baseline_in_a_part_with_a_name():
+    made = [
+        row | {"plain_method": row["method"], "method": row["method"] + ", long", "part": "long"}
+        for row in rows(methods=("adapter", "full(clip=2)"), strategies=("random",))
+    ]
+    (block,) = build_frame(source(made)).blocks
+    assert block.methods == ("full(clip=2), long", "adapter, long") and block.has_full
+    assert block.reference("adapter, long") == block.full == "full(clip=2), long"
+    (other,) = build_frame(source(rows(methods=("full(a=1) + contrastive(b=2)", "lora")))).blocks
+    assert not other.has_full
 
 
 def test_unfinished_trials_are_left_out_once_others_are_finished():

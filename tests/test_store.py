@@ -94,7 +94,7 @@ def test_settings_are_the_durable_ones(tmp_path: Path) -> None:
 
 def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     with Store(tmp_path / "db") as store:
-        store.set_meta("schema", "7")
+        store.set_meta(schema="7")
     before = (tmp_path / "db").read_bytes()
     with pytest.raises(StoreError, match="has schema version 7, this Modicum reads version 1: use the version that"):
         Store(tmp_path / "db")
@@ -204,7 +204,7 @@ def test_a_system_that_does_not_tell_its_mounts_is_trusted(tmp_path: Path, monke
 
 def test_a_refused_file_is_let_go(tmp_path: Path) -> None:
     with Store(tmp_path / "db") as store:
-        store.set_meta("schema", "7")
+        store.set_meta(schema="7")
     with pytest.raises(StoreError) as caught:
         Store(tmp_path / "db")
     db = sqlite3.connect(tmp_path / "db", timeout=0, isolation_level=None)

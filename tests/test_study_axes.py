@@ -170,10 +170,25 @@ def test_parts_make_up_a_study(tmp_path: Path) -> None:
 
 def test_parts_that_differ_in_what_is_not_shown_need_names(tmp_path: Path) -> None:
     stopping = {"data": ["two"], "training": {"until": "loss-plateau"}}
-    with pytest.raises(SpecError, match="two parts of the study have head × random on two.*give these parts a name"):
+    with pytest.raises(SpecError, match=r"has head × random on two twice, in .* make \[\[parts\]\] of them, with a name"):
         run(parse_study({**WHOLE, "parts": [{}, stopping]}, data_folder()), tmp_path)
     results = run(parse_study({**WHOLE, "parts": [{}, stopping | {"name": "stopped"}]}, data_folder()), tmp_path)
     assert {row["method"] for row in results.rows if row["dataset"] == "two"} == {"head", "head, stopped"}
+    write_report(ReportSource(**vars(results)), tmp_path)
+
+
+def test_a_part_can_get_another_name(tmp_path: Path) -> None:
+    first, second = ({"name": name, "loop": {"budget": 12}} for name in ("old", "new"))
+    run(parse_study({**WHOLE, "data": [{"train": "toy.csv"}], "parts": [first]}, data_folder()), tmp_path)
+    watcher = Watcher()
+    more = {"name": "old", "loop": {"budget": 20}}
+    results = run(
+        parse_study({**WHOLE, "data": [{"train": "toy.csv"}], "parts": [second, more]}, data_folder()),
+        tmp_path,
+        watcher,
+    )
+    assert watcher.counts[2] == 1, "what was done stays done"
+    assert {(row["part"], row["method"]) for row in results.rows} == {("new", "head, new"), ("old", "head, old")}
     write_report(ReportSource(**vars(results)), tmp_path)
 
 
@@ -217,6 +232,10 @@ def test_profiles_go_over_the_file(tmp_path: Path) -> None:
     assert read_study(tmp_path / "s.toml", profile="big").methods[0].name == "full"
     with pytest.raises(UnknownName, match=r"unknown profile 'smal' \(did you mean 'small'\?\)"):
         read_study(tmp_path / "s.toml", profile="smal")
+    for profiles in ("[[profiles.small]]", "[profiles]\nsmall = 3"):
+        (tmp_path / "s.toml").write_text(text + profiles)
+        with pytest.raises(SpecError, match=r"a profile is a \[profiles.small\] section of settings"):
+            read_study(tmp_path / "s.toml", profile="small")
 
 
 @pytest.mark.parametrize("profile", [None, "small"])

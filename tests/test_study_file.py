@@ -102,6 +102,7 @@ DATA = {"train": "a.csv"}
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"titel": "x"}, r"Study: unknown setting 'titel' \(did you mean 'title'\?\); valid settings: title, data"),
     ({"method": "lora"}, r"unknown setting 'method' \(did you mean 'methods'\?\)"),
+    ({"trainings": [{"epochs": 3}]}, r"unknown setting 'trainings' \(did you mean 'training'\?\)"),
     ({"metric": 3}, r"Study: setting 'metric': Input should be a valid string \(got 3\)"),
     ({"title": 3}, "Study: setting 'title': Input should be a valid string"),
     ({"keep_dynamics": "perhaps"}, "Study: setting 'keep_dynamics': Input should be a valid boolean"),

@@ -155,6 +155,17 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / DATABASE).exists()
 
 
+def test_what_is_taken_out_of_the_file_is_not_run(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(study(methods=["head"]), tmp_path, Watcher(limit=2))
+    watcher = Watcher()
+    results = run(study(methods=["head"], strategies=["random"]), tmp_path, watcher)
+    assert watcher.counts == (1, 3, 1) and len(watcher.heard) == 2
+    assert {row["strategy"] for row in results.rows} == {"random"}
+    whole = run(study(methods=["head"]), tmp_path)
+    assert len(whole.rows) == 6 and not any(row.get("unfinished") for row in whole.rows)
+
+
 def test_a_failed_study_lets_go_of_its_folder(tmp_path: Path) -> None:
     with pytest.raises(Interrupted) as held:  # as a notebook holds on to its last error
         run(study(methods=["head"]), tmp_path, Watcher(limit=1))

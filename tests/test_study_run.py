@@ -237,6 +237,11 @@ VALUES = {"data": {"train": "values.csv"}}
         ({**VALUES, "strategies": ["badge"]}, SpecError, "'badge' works for classification, not for regression"),
         ({**VALUES, "strategies": ["random"], "loop": {"noise": 0.1}}, SpecError, "noise works on classes, and 'val"),
         ({**VALUES, "strategies": ["random"], "loop": {"plateau": 0.9}}, SpecError, "plateau works on classes"),
+        (VALUES | {"strategies": ["random"], "loop": {"warm_strategy": "zero-shot"}}, SpecError, "works for classifi"),
+        (VALUES | {"strategies": ["random"], "training": {"balanced": True}}, SpecError, "balanced works on classes"),
+        (VALUES | {"strategies": ["random"], "training": {"prototypes": 2}}, SpecError, "prototypes are of classes"),
+        ({"training": {"self_training": True}, "loop": {"budget": 80}}, SpecError, "all 72 of 'toy' are labelled"),
+        ({"methods": ["auto"], "training": {"objective": "contrastive"}}, SpecError, "auto chooses objective itself"),
         ({"loop": {"warm_strategy": "badge"}}, SpecError, "warm_strategy = 'badge' needs a trained model: use random"),
         ({"loop": {"warm_start": 72, "budget": 80}}, SpecError, "warm_start = 72 leaves no pool: 'toy' has 72 la"),
         (

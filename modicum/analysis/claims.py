@@ -20,7 +20,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from modicum.analysis.curves import mean_interval
 from modicum.analysis.selections import Row, Selection, absence, is_number, meets, number, partly_absent
 from modicum.analysis.significance import Comparison, compare, holm, reach_warning
-from modicum.analysis.summaries import THIRDS, averages, complete, spreads, trials_of
+from modicum.analysis.summaries import CONFIGURATION, THIRDS, Trial, averages, complete, spreads, trials_of
 from modicum.base.errors import SpecError, UnknownName, did_you_mean
 from modicum.base.rng import stream
 from modicum.base.spec import Record, canonical_json
@@ -183,12 +183,12 @@ def _evidence(claim: Claim, rows: Sequence[Row], metric: str) -> Judged:
     # The generator is named by the claim, so that its interval is the same whatever else is claimed.
     result = compare(candidate, baseline, rng=stream(0, "claim", claim.id))
     names = tuple(str(name) for name, _ in units)
-    notes = _gaps(claim, rows, names)
+    notes = [*_gaps(claim, rows, names), *_unlike(claim, started, names)]
     total = len({(trial.dataset, trial.seed) for trials in started for trial in trials})
     if total > len(units):
         left_out = f"{total - len(units)} of {total} pairs of data set and seed are left out"
         notes.append(f"{left_out}: a trial that belongs to them is missing, unfinished or without a value.")
-    if len({canonical_json(wanted.get("tapt")) for wanted in claim.sides.values()}) > 1:
+    if any(trial.configuration["tapt"] for trials in started for trial in trials):
         notes.append("One pretraining serves all seeds: what another one would have given does not count in p.")
     return Judged(claim, "undecided", "", result, names, result.low, result.high, notes=tuple(notes))
 
@@ -203,6 +203,28 @@ def _gaps(claim: Claim, rows: Sequence[Row], datasets: Sequence[str]) -> list[st
             here = {k: v for k, v in wanted.items() if k != "dataset"}
             gaps = partly_absent(here, [row for row in rows if row["dataset"] == name])
             found += [f"{side}: no finished round on {name} has {gap}." for gap in gaps if gap not in everywhere]
+    return found
+
+
+def _unlike(claim: Claim, started: Sequence[Sequence[Trial]], datasets: Sequence[str]) -> list[str]:
+    """Where two sides differ in more than their selections do: in what they select alike, or not at all."""
+    found = []
+    wanted = list(claim.sides.values())
+    for one, other in [(0, 1), (2, 3)][: len(wanted) // 2]:
+        alike = [c for c in CONFIGURATION if canonical_json(wanted[one].get(c)) == canonical_json(wanted[other].get(c))]
+        if "method" in wanted[one] or "method" in wanted[other]:  # its label tells all of these
+            alike = [column for column in alike if column not in ("plain_method", "tapt", "recipe", "part")]
+        for name in dict.fromkeys(datasets):
+            has = {
+                side: {tuple(t.configuration[column] for column in alike) for t in started[side] if t.dataset == name}
+                for side in (one, other)
+            }
+            either = has[one] | has[other]
+            varied = [i for i in range(len(alike)) if len({values[i] for values in either}) > 1]
+            for side, own, others in ((one, has[one], has[other]), (other, has[other], has[one])):
+                extra = [" × ".join(str(values[i] or "none") for i in varied) for values in own - others]
+                if extra:
+                    found.append(f"On {name}, only {list(claim.sides)[side]} has {', '.join(sorted(extra))}.")
     return found
 
 
@@ -264,5 +286,5 @@ def _nothing(claim: Claim, metric: str, rows: Sequence[Row]) -> str:
         valid = sorted({key for row in rows for key, value in row.items() if is_number(value)})
         hint = did_you_mean(column, valid)
         return f"no row has a number in {column!r}{hint}; columns with numbers: {', '.join(valid)}"
-    seeds = "no two seeds have" if kind == "spread" else "no seed has"
+    seeds = "no three seeds have" if kind == "spread" else "no seed has"
     return f"{seeds} a trial with all rounds, and a number in {column!r}, for everything selected"

@@ -64,14 +64,21 @@ def absence(wanted: Mapping[str, Any], rows: Sequence[Row]) -> str:
 
 
 def partly_absent(wanted: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
-    """In words, each value of a selection's lists that no row has."""
+    """In words, each value of a selection's lists that no row has which meets the rest of it."""
     return [
         _said(column, option)
         for column, value in wanted.items()
         if isinstance(value, list)
         for option in value
-        if not any(_holds(row, column, option) for row in rows)
+        if not any(meets(row, {**wanted, column: option}) for row in rows)
     ]
+
+
+def without_options(label: str) -> str:
+    """``lora + mlm`` for ``lora(rank=4) + mlm``."""
+    while (shorter := re.sub(r"\([^()]*\)", "", label)) != label:
+        label = shorter
+    return label
 
 
 def value_of(row: Row, column: str) -> Any:
@@ -97,7 +104,7 @@ def _holds(row: Row, column: str, wanted: Any) -> bool:
         if _is_exclusion(wanted):
             return not _holds(row, column, wanted["not"])
         # "lora" stands for "lora(rank=4)", and "lora + mlm" for "lora(rank=4) + mlm", but "lora" not for the latter.
-        return not {value, re.sub(r"\(.*\)", "", str(value))}.isdisjoint(_options(wanted))
+        return not {value, without_options(str(value))}.isdisjoint(_options(wanted))
     if not is_number(value):
         return "" in _options(wanted)
     # A share is a whole number of labels: 30 % of 3,668 texts are 1,100 labels, which are 29.99 %.

@@ -108,7 +108,8 @@ def spreads(
     started: Sequence[Sequence[Trial]], sides: Sequence[Sequence[Trial]], column: str
 ) -> list[dict[Unit, float]]:
     """(data set, seed) -> distance from the median over the seeds that all sides have, averaged over rounds and over
-    configurations. A trial is one unit, however many rounds it has, since its rounds go up and down together."""
+    configurations. A trial is one unit, however many rounds it has, since its rounds go up and down together. Two seeds
+    are equally far from their median, and would count one distance twice: they have none."""
     seeds = _common_seeds(started, sides)
     tables = []
     for trials in sides:
@@ -121,7 +122,7 @@ def spreads(
             curves = np.array([trial.numbers(column) for trial in own])
             distances = np.abs(curves - np.median(curves, axis=0))
             for trial, distance in zip(own, distances, strict=True):
-                if len(own) > 1 and math.isfinite(mean := _mean(distance)):
+                if len(own) > 2 and math.isfinite(mean := _mean(distance)):
                     values.setdefault((trial.dataset, trial.seed), []).append(mean)
         tables.append({unit: _mean(found) for unit, found in values.items()})
     return tables

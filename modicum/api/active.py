@@ -9,6 +9,7 @@ import numpy as np
 
 from modicum.api.classifier import Classifier
 from modicum.api.texts import Texts, split_pairs
+from modicum.auto.engine import AutoEngine
 from modicum.base.errors import SpecError, UnknownName
 from modicum.base.spec import Choice
 from modicum.base.types import ExampleId, Task
@@ -55,7 +56,7 @@ class ActiveLearner:
         self.learner = Learner(
             list(self.dataset.ids),
             make_strategy(choice, task),
-            warm=make_warm(warm_strategy),
+            warm=make_warm(warm_strategy, task),
             pace=Pace(warm_start=2, batch=1),
             stopping=Stopping(budget=len(self.dataset) + 2),  # ends when the pool is empty, not before
             seed=seed,
@@ -107,14 +108,18 @@ class ActiveLearner:
         told = dict(self.learner.pool.labelled)
         if told == self._trained_on or len(set(told.values())) < 2:
             return
-        fitted = self._engine_for().fit([self.learner.job()])[0]
-        self._model = Classifier(**self._template.get_params()).adopt(fitted, self._task, self.classes)
+        engine = self._engine_for()
+        fitted = engine.fit([self.learner.job()])[0]
+        self._model = Classifier(**self._template.get_params())
+        self._model.adopt(fitted, self._task, self.classes, self.dataset.paired)
+        self._model.chosen_ = engine.chosen[0] if isinstance(engine, AutoEngine) else None
         self.learner.accept({"steps": fitted.steps, "train_loss": fitted.loss})
         self._trained_on = told
 
     def _engine_for(self) -> Engine:
         if self._engine is None:
             self._engine = self._template.engine(self.dataset, self._task, len(self.classes) or 1)
+            self._engine.classes = self.classes
             self._template.begin(self._engine)
         return self._engine
 

@@ -13,7 +13,15 @@ from sklearn.utils.validation import check_is_fitted
 from modicum.analysis.metrics import evaluate
 from modicum.api.backbones import shared_backbone
 from modicum.api.texts import Texts, split_pairs
-from modicum.auto.engine import Auto, AutoEngine, make_engine, make_method, make_one_method, trained_method
+from modicum.auto.engine import (
+    Auto,
+    AutoEngine,
+    check_left_open,
+    make_engine,
+    make_method,
+    make_one_method,
+    trained_method,
+)
 from modicum.base.errors import DataError, SpecError
 from modicum.base.spec import Choice
 from modicum.base.training import FitJob, Pretraining, Training
@@ -110,7 +118,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         ids = tuple(dataset.ids[int(i)] for i in chosen)
         fitted = engine.fit([FitJob(ids, dataset.labels[chosen], self.seed, 0)])[0]
         self.chosen_ = engine.chosen[0] if isinstance(engine, AutoEngine) else None
-        return self.adopt(fitted, dataset.task, dataset.classes)
+        return self.adopt(fitted, dataset.task, dataset.classes, dataset.paired)
 
     def begin(self, engine: Engine, texts: Dataset | None = None, on_epoch: OnEpoch | None = None) -> None:
         """Let an engine's runs begin from what ``tapt`` makes of the texts, by default the engine's own."""
@@ -119,13 +127,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
             corpus = engine.corpus if texts is None else Corpus(engine.backbone, texts)
             engine.start = pretrain(engine.backbone, corpus, engine.method, settings, on_epoch).adapter
 
-    def adopt(self, fitted: Fitted, task: Task, classes: Sequence[str]) -> Self:
-        """Become the classifier that an engine has trained on this backbone with this method."""
+    def adopt(self, fitted: Fitted, task: Task, classes: Sequence[str], paired: bool) -> Self:
+        """Become the classifier that an engine has trained on this backbone with this method. paired: on pairs."""
         self.task_: Task = task
         self.class_names_ = tuple(classes)
         self.classes_ = np.array(self.class_names_)
         self.weights_, self.n_parameters_, self.n_steps_ = fitted.weights, fitted.parameters, fitted.steps
-        self.recipe_ = fitted.recipe
+        self.recipe_, self.paired_ = fitted.recipe, paired
         return self
 
     # ---- using ---------------------------------------------------------------------------------------------------
@@ -151,7 +159,12 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return float(1 - np.sum((truth - predicted) ** 2) / np.sum((truth - truth.mean()) ** 2))
 
     def outputs(self, dataset: Dataset, on_batch: OnBatch | None = None) -> np.ndarray:
-        """(n, k) probabilities or (n,) values of a data set's texts."""
+        """(n, k) probabilities or (n,) values of a data set's texts.
+
+        Raises:
+            SpecError: the model was trained on pairs of texts, and these are single ones, or the reverse.
+        """
+        self._check_kind(dataset)
         engine = self.engine(dataset, self.task_, self.weights_.outputs)
         return engine.scorer(self.weights_).outputs(np.arange(len(dataset)), on_batch)
 
@@ -159,7 +172,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self, dataset: Dataset, positions: np.ndarray, needs: frozenset[Signal], mc_passes: int, round_: int = 0
     ) -> Mapping[Signal, Any]:
         """What a strategy needs to know about texts of a data set."""
+        self._check_kind(dataset)
         engine = self.engine(dataset, self.task_, self.weights_.outputs)
+        engine.classes = self.class_names_
         return engine.signals(self.weights_, positions, needs, mc_passes=mc_passes, seed=self.seed, round_=round_)
 
     def evaluate(self, dataset: Dataset, on_batch: OnBatch | None = None) -> dict[str, float]:
@@ -190,6 +205,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
                 "tapt": tapt and tapt.model_dump(mode="json"),
                 "recipe": self.recipe_,
                 "label_type": self.classes_.dtype.kind,
+                "paired": self.paired_,
             },
         )
 
@@ -227,6 +243,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         check_backbone(model.loaded_backbone(), found.backbone)
         model.task_, model.class_names_, model.weights_ = found.task, found.classes, found.weights
         model.recipe_, model.chosen_ = found.settings.get("recipe", ""), None
+        model.paired_ = found.settings.get("paired")  # older checkpoints do not tell
         model.classes_ = _typed(found.classes, found.settings.get("label_type", "U"))
         model.n_parameters_ = sum(
             t.numel() for part in (found.weights.adapter, found.weights.head) for t in part.values()
@@ -253,6 +270,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def engine(self, dataset: Dataset, task: Task, outputs: int) -> Engine:
         """What trains and scores on a data set with these settings; outputs: classes, or 1 for regression."""
         method, training = self._method(), self._training()  # wrong settings are told before a backbone is loaded
+        if isinstance(method, Auto):
+            check_left_open(training, ("epochs", "min_steps", "steps"))
         Pretraining.of(self.tapt)
         backbone = self.loaded_backbone()
         return make_engine(backbone, Corpus(backbone, dataset), method, training, task, outputs)
@@ -266,6 +285,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
         both = None if pairs is None else pairs + (more_pairs or [])
         return Dataset.from_lists(firsts + more, pairs=both, name="the texts given", for_training=False)
 
+    def _check_kind(self, dataset: Dataset) -> None:
+        if self.paired_ is not None and dataset.paired != self.paired_:
+            kinds = ("single texts", "pairs of texts")
+            raise SpecError(f"this model was trained on {kinds[self.paired_]}, and these are {kinds[dataset.paired]}")
+
     @staticmethod
     def _plain(texts: Texts) -> Dataset:
         firsts, pairs = split_pairs(texts)
@@ -276,4 +300,4 @@ def _typed(names: Sequence[str], kind: str) -> np.ndarray:
     """Class names in the type of the labels that they were made from (a NumPy kind)."""
     if kind == "b":
         return np.array([name == "True" for name in names])
-    return np.array(names).astype({"i": int, "f": float}.get(kind, str))
+    return np.array(names).astype({"i": int, "u": int, "f": float}.get(kind, str))

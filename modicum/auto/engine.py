@@ -23,6 +23,8 @@ from modicum.engine.fit import Fitted
 from modicum.methods import METHODS
 from modicum.methods.base import Method
 
+CHOSEN = ("objective", "head_start", "prototypes")
+"""What ``auto`` chooses beside the method and the length of training."""
 TIMED = 3
 """Steps by which the length of a training is told before it is done."""
 
@@ -46,6 +48,19 @@ def make_method(choice: Choice) -> Method | Auto:
         return Auto(**choice.options)
     method: Method = METHODS.create(choice.name, **choice.options)
     return method
+
+
+def check_left_open(training: Training, names: Sequence[str]) -> None:
+    """Refuse settings that ``auto`` chooses itself.
+
+    Raises:
+        SpecError: one of these names has another value than where nobody sets it.
+    """
+    usual = Training()
+    if given := [name for name in names if getattr(training, name) != getattr(usual, name)]:
+        raise SpecError(
+            f"auto chooses {' and '.join(given)} itself: leave {'them' if given[1:] else 'it'} out, or name a method"
+        )
 
 
 def make_one_method(choice: Choice) -> Method:
@@ -88,7 +103,10 @@ def make_engine(
 
 
 class AutoEngine(Engine):
-    """An engine that chooses a recipe for each job. chosen: what the last ``fit`` chose, a job each, in their order."""
+    """An engine that chooses a recipe for each job. chosen: what the last ``fit`` chose, a job each, in their order.
+
+    training: what recipes do not say; the length of training, which they do, is for other methods beside this one.
+    """
 
     def __init__(
         self,
@@ -102,6 +120,7 @@ class AutoEngine(Engine):
         test: Corpus | None = None,
         table: Table | None = None,
     ) -> None:
+        check_left_open(training, CHOSEN)
         self.auto, self.table = auto, _for_task(table or shipped_table(), task)
         if not auto.search:
             self.table = self.table.without_search()

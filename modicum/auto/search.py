@@ -56,7 +56,7 @@ def choose(
     """The recipe for these labels.
 
     limit: seconds that search and the training to come may take together; a comparison that does not fit is left out,
-    by what ``cost`` says of one training.
+    by what ``cost`` says of one training. The training to come is done in any case.
     """
     labels, started = len(job.targets), time.monotonic()
     counts = np.unique(job.targets, return_counts=True)[1]
@@ -65,12 +65,13 @@ def choose(
     every = [Tried(recipe, recipe.expected(per_class)) for recipe in table.best(per_class)[: effort.recipes]]
     if not effort.rungs or len(every) == 1 or counts.max() < 2:
         return Chosen(every[0].recipe, f"the usual recipe, for {labels} labels", tuple(every), None)
-    left, short = list(every), False
+    left, short, dearest = list(every), False, 0.0
     for rung in range(effort.rungs):
         for tried in left:
             if limit is not None and cost is not None:
-                needed = (effort.folds + 1) * cost(tried.recipe)
-                if time.monotonic() - started + needed > limit:
+                one = cost(tried.recipe)
+                dearest = max(dearest, one)  # whichever is chosen is trained once more
+                if time.monotonic() - started + effort.folds * one + dearest > limit:
                     short = True
                     break
             said, seconds = cross_validate(tried.recipe, effort.folds, rung)

@@ -20,7 +20,7 @@ class SelfTraining(Record):
     The teacher looks at ``texts`` random unlabelled texts ``passes`` times under dropout. Of each class it thinks to
     see, the surest and steadiest are taken (by the mean probability and the mutual information of the passes, as in
     uncertainty-aware self-training: Mukherjee & Awadallah 2020; UPET, Wang et al. 2023), together at most ``ratio``
-    times as many as there are labels, each with ``weight`` in the loss.
+    times as many as there are labels (at least one), each with ``weight`` in the loss.
     """
 
     texts: int = Field(default=2000, ge=1)
@@ -166,7 +166,8 @@ class Pretraining(Record):
 class FitJob:
     """What to train: a new model on these labels. targets: (n,) int64 classes or float32 values.
 
-    weights: (n,) of the examples in the loss; None for 1.
+    weights: (n,) of the examples in the loss; None for 1. apart: labelled texts that this training must not see, since
+    it is to be tried on them, or since they were left out.
     """
 
     ids: tuple[ExampleId, ...]
@@ -174,10 +175,13 @@ class FitJob:
     seed: int
     round: int
     weights: np.ndarray | None = None
+    apart: tuple[ExampleId, ...] = ()
 
     def same_as(self, other: FitJob) -> bool:
         """Whether both would train the very same model."""
-        mine, theirs = (self.ids, self.seed, self.round), (other.ids, other.seed, other.round)
+        mine, theirs = (
+            (one.ids, one.seed, one.round, frozenset(one.apart) if one.apart else None) for one in (self, other)
+        )
         alike = (self.weights is None) == (other.weights is None)
         alike = alike and (self.weights is None or np.array_equal(self.weights, other.weights))  # type: ignore[arg-type]
         return mine == theirs and alike and np.array_equal(self.targets, other.targets)

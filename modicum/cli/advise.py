@@ -39,6 +39,8 @@ def advise(
     if not (np.isfinite(worth) and worth > 0):
         raise SpecError(f"--worth is a macro-F1 above 0, such as 0.01, got {worth:g}")
     known, shown = advice.shipped_knowledge(), shipped(data)
+    if labels_at is not None and labels_at < LEAST:
+        raise SpecError(f"--labels-at must be {LEAST} or more for advice, got {labels_at}")
     dataset = read(str(shown[0]) if shown else data, columns, skip_bad_rows, quiet=as_json)
     at = drawn(dataset, labels_at, seed)
     counts = _counts(dataset, at, known.cold)

@@ -45,7 +45,7 @@ def begin(
     given = {name: value for name, value in settings.items() if value is not None}
     _check_plugins(given)
     if guidelines is not None:
-        given["guidelines"] = guidelines.read_text(encoding="utf-8")
+        given["guidelines"] = _text_of(guidelines)
     named = _classes(classes, classes_file)
     folder = Path(data) if is_project(Path(data)) else out or Path(f"{Path(data).name.split('.')[0]}-labels")
     if is_project(folder):
@@ -154,8 +154,8 @@ def _take_up(folder: Path, data: str, given: Mapping[str, Any], classes: Sequenc
     """Go on with a project, under the settings that are given now."""
     with closing(ProjectStore(folder)) as store:
         name, wanted = store.settings.data_name, shipped(data)
-        begun = name if wanted is None else wanted[0].stem
-        if not is_project(Path(data)) and begun != Path(data).name.split(".")[0] and wanted is None:
+        expected = wanted[0].stem if wanted else Path(data).name.split(".")[0]
+        if not is_project(Path(data)) and name != expected:
             raise SpecError(f"{folder} holds a project of other data ({name!r}): choose another --out")
         changed: dict[str, Any] = {name: value for name, value in given.items()}
         if classes and tuple(classes) != store.settings.classes:
@@ -178,6 +178,8 @@ def _check_plugins(given: Mapping[str, Any]) -> None:
         known = {*registry.targets, *more}
         if name is not None and name not in known and name.partition(":")[0] + ":" not in known:
             raise UnknownName(setting.replace("_", " "), name, (*more, *registry.names()))
+    if "strategy" in given:
+        STRATEGIES.create(given["strategy"])  # what follows a colon
     if "warm_strategy" in given:
         make_warm(given["warm_strategy"])
 
@@ -186,11 +188,18 @@ def _classes(names: str | None, file: Path | None) -> list[str]:
     """The classes' names from the option or from a file's lines; none where neither is given."""
     if names is not None and file is not None:
         raise SpecError("classes come from --classes or from --classes-file: give one of the two")
-    listed = file.read_text(encoding="utf-8").splitlines() if file is not None else (names or "").split(",")
+    listed = _text_of(file).splitlines() if file is not None else (names or "").split(",")
     found = [name.strip() for name in listed if name.strip()]
     if len(found) == 1:
         raise SpecError(f"labelling needs two classes or more, got {found[0]!r}")
     return found
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{file} must be UTF-8 text, and is not: {error}. Save it as UTF-8") from None
 
 
 def _classes_in(path: Path) -> list[str]:

@@ -125,7 +125,9 @@ def fit(
             " --tapt or --set are given]"
         ),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="The most that auto may take.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="The most that auto may take, but for one training, which it always does.")
+    ] = None,
     backbone: BackboneName = "minilm",
     text: Text = None,
     label: Label = None,
@@ -172,7 +174,8 @@ def advise(
     data: Labelled,
     labels: Annotated[int | None, typer.Option(help="How many labels there will be. [default: twice as many]")] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="The most that choosing a method and training it may take.")
+        float | None,
+        typer.Option(help="The most that choosing a method and training it may take, but for one training."),
     ] = None,
     worth: Annotated[float, typer.Option(help="The macro-F1 that 100 more labels must bring.")] = 0.01,
     labels_at: LabelsAt = None,

@@ -65,6 +65,9 @@ def fit(
         held = read(test_path, columns, skip_bad_rows, quiet=True, for_training=False, task=dataset.task)
         if not len(held.labelled_positions()):
             raise DataError(f"{test_path} has no labels to test on: name its label column with --label")
+        held = held.with_classes(dataset.classes) if dataset.task == "classification" else held
+        if held.paired != dataset.paired:
+            raise DataError(f"of {train_path} and {test_path}, one has pairs of texts and the other single ones")
     out.mkdir(parents=True, exist_ok=True)
 
     def told(epoch: int, loss: float) -> None:

@@ -98,6 +98,11 @@ class Dataset:
         return None if self._pairs is None else _taken(self._pairs, positions)
 
     @property
+    def paired(self) -> bool:
+        """Whether each example is two texts."""
+        return self._pairs is not None
+
+    @property
     def is_labelled(self) -> np.ndarray:
         """(n,) bool."""
         return ~np.isnan(self.labels) if self.task == "regression" else self.labels >= 0

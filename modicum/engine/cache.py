@@ -48,6 +48,19 @@ class Lower:
         return found.view(torch.bfloat16) if row.dtype == np.uint16 else found
 
 
+@dataclass(frozen=True)
+class Walk:
+    """As ``Lower``, made anew for each batch, where keeping it would take too much memory."""
+
+    backbone: Backbone
+    layer: int
+
+    def of(self, batch: Batch) -> Tensor:
+        """(1, places, width), anything at spare places."""
+        with torch.no_grad():
+            return self.backbone.walk_to(self.layer, batch)
+
+
 class Corpus:
     """A data set as one backbone sees it. folder: where arrays are kept between processes, None for memory only."""
 
@@ -91,8 +104,11 @@ class Corpus:
         of_names = normalize(Corpus(self.backbone, words).features())
         return np.asarray(normalize(self.features()[positions]) @ of_names.T)
 
-    def lower(self, layer: int, on_batch: Callable[[int], None] | None = None) -> Lower:
-        """What the layers below this one of the untouched backbone make of every token, computed once per content."""
+    def lower(self, layer: int, on_batch: Callable[[int], None] | None = None) -> Lower | Walk:
+        """What the layers below this one of the untouched backbone make of every token: computed once per content, or
+        batch by batch where it can be kept neither on disk nor, being too much, in memory."""
+        if self.folder is None and len(self.tokens.ids) * self.backbone.width > ROOM:
+            return Walk(self.backbone, layer)
 
         def plan() -> Plan:
             kind = np.dtype(np.uint16 if self.backbone.dtype == torch.bfloat16 else np.float32)
@@ -100,11 +116,6 @@ class Corpus:
             return Plan(shape, kind, lambda out: walk_all(self.backbone, self.tokens, layer, on_batch, out))
 
         return Lower(self._kept(f"layer-{layer}", plan), self.backbone.device)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether states of every token can be kept: on disk, or in memory where they are few."""
-        return self.folder is not None or len(self.tokens.ids) * self.backbone.width <= ROOM
 
     def _kept(self, name: str, plan: Callable[[], Plan], *more: str) -> np.ndarray:
         """An array by its name and the content that decides it: memory-mapped from the folder, or made."""

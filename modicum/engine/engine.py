@@ -36,7 +36,8 @@ MAX_RUNS = {"cpu": 8, "cuda": 64}
 class Engine:
     """One method on one data set.
 
-    corpus: the texts that jobs name by id. outputs: number of classes, or 1 for regression. start: an adapter's tensors
+    corpus: the texts that jobs name by id. outputs: number of classes, or 1 for regression. classes: their names, for
+    the signal that goes by these; the corpus's own unless set. start: an adapter's tensors
     for runs to begin from, in place of new ones. test: held-out texts with their labels; training looks at them where
     it is told to stop by the oracle, and never else.
     """
@@ -55,8 +56,10 @@ class Engine:
     ) -> None:
         self.backbone, self.corpus, self.method = backbone, corpus, method
         self.training, self.task, self.outputs = training, task, outputs
-        self.start, self.test = start, test
+        self.start, self.test, self.classes = start, test, corpus.dataset.classes
         self.objective = objective_of(training, task)
+        if task == "regression":
+            _check_for_values(training)
 
     @property
     def runs_per_bank(self) -> int:
@@ -102,7 +105,6 @@ class Engine:
 
     def _calibrated(self, jobs: Sequence[FitJob], done: Sequence[Fitted]) -> list[Fitted]:
         """The same models with temperatures that suit what cross-validation says of their labels."""
-        self._needs_classes("calibrate")
         said, spent = self.out_of_fold(jobs, self.training.calibrate)
         return [
             replace(calibrated(fitted, proba, job.targets), seconds=fitted.seconds + seconds)
@@ -112,27 +114,21 @@ class Engine:
     def _fit_bank(self, jobs: Sequence[FitJob]) -> list[Fitted]:
         fitted, often = self._train(jobs), self.training.drop_forgotten
         if often is not None:
-            self._needs_classes("drop_forgotten")
             kept = [_remembered(first.dynamics, often) for first in fitted]
             jobs = [part(job, keep) for job, keep in zip(jobs, kept, strict=True)]
             again = [_after(*both) for both in zip(fitted, self._train(jobs), strict=True)]
             fitted = [replace(one, dropped=int((~keep).sum())) for one, keep in zip(again, kept, strict=True)]
         if self.training.self_training is not None:
-            self._needs_classes("self_training")
             jobs = [self._with_own(job, teacher.weights) for job, teacher in zip(jobs, fitted, strict=True)]
             fitted = [_after(*both) for both in zip(fitted, self._train(jobs), strict=True)]
         return fitted
-
-    def _needs_classes(self, setting: str) -> None:
-        if self.task == "regression":
-            raise SpecError(f"{setting} works on classes, and these labels are values: leave it out of [training]")
 
     def _with_own(self, job: FitJob, teacher: Weights) -> FitJob:
         """The job, with what its teacher says of unlabelled texts."""
         settings = self.training.self_training
         assert settings is not None
         rng = stream(job.seed, "self-training", job.round)
-        unlabelled = np.setdiff1d(np.arange(len(self.corpus)), self.positions(job.ids))
+        unlabelled = np.setdiff1d(np.arange(len(self.corpus)), self.positions(job.ids + job.apart))
         shown = rng.permutation(unlabelled)[: settings.texts]
         if not len(shown):
             raise SpecError("self_training needs unlabelled texts beside the labelled ones, and there is none")
@@ -176,7 +172,6 @@ class Engine:
         targets, weights = run.targets.numpy(), None if run.weights is None else run.weights.numpy()
         if kind == "probe":
             return heads.probe(features, targets, self.task, self.outputs, weights)
-        self._needs_classes("head_start = 'prototypes'")
         rng = stream(run.job.seed, "prototypes", run.job.round)
         return heads.prototypes(features, targets, self.outputs, self.training.prototypes, rng)
 
@@ -217,8 +212,7 @@ class Engine:
         bank = Bank.stack(self.backbone, [weights])
         corpus = corpus or self.corpus
         features = corpus.features() if bank.frozen else None
-        kept = bank.lowest and not bank.frozen and corpus.has_room  # else all layers are walked, to the same end
-        lower = corpus.lower(bank.lowest) if kept else None
+        lower = corpus.lower(bank.lowest) if bank.lowest and not bank.frozen else None
         return Scorer(bank, corpus.tokens, self.task, features, self.training.head_dropout, lower)
 
     def signals(
@@ -244,8 +238,16 @@ class Engine:
         if "frozen_embedding" in needs:
             found["frozen_embedding"] = np.asarray(self.corpus.features()[positions])
         if "name_similarity" in needs:
-            found["name_similarity"] = self.corpus.name_similarity(positions, self.corpus.dataset.classes)
+            found["name_similarity"] = self.corpus.name_similarity(positions, self.classes)
         return found
+
+
+def _check_for_values(training: Training) -> None:
+    for name in ("calibrate", "drop_forgotten", "self_training", "balanced"):
+        if getattr(training, name):
+            raise SpecError(f"{name} works on classes, and these labels are values: leave it out of [training]")
+    if training.prototypes > 1 or training.head_start == "prototypes":
+        raise SpecError("prototypes are of classes, and these labels are values: leave them out of [training]")
 
 
 def _remembered(dynamics: Dynamics, often: int) -> np.ndarray:

@@ -95,14 +95,16 @@ def prototypes(features: np.ndarray, targets: np.ndarray, outputs: int, each: in
             made = KMeans(k, n_init=3, random_state=int(rng.integers(2**31))).fit(own).cluster_centers_
         spread += float(((own[:, None] - made) ** 2).sum(2).min(1).sum())
         centres[c] = made[np.arange(each) % k]
-    scale = spread / len(features) or 1.0
+    scale = spread / len(features)
+    if scale <= 1e-6 * float((features**2).sum(1).mean()):  # each text is its own prototype, but for rounding
+        scale = 1.0
     bias = -(centres**2).sum(2) / scale - np.log(each)
     bias[np.setdiff1d(np.arange(outputs), found)] = bias[found].min() if len(found) else 0.0
     return Start((2 / scale * centres).reshape(outputs * each, -1), bias.reshape(-1).astype(np.float32))
 
 
 def _unseen(bias: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """A class without a label begins as the least likely."""
+    """A class without a label begins less likely than one with labels is by its bias alone."""
     absent = np.setdiff1d(np.arange(len(bias)), found)
     bias[absent] = bias[found].min() - 1 if len(found) else 0.0
     return bias

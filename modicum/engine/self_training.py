@@ -23,5 +23,6 @@ def pseudo_labels(proba: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]
     best_first = np.argsort(-score, kind="stable")
     by_class = [best_first[labels[best_first] == c] for c in np.unique(labels)]
     each = max(1, most // proba.shape[2])
-    chosen = np.sort(np.concatenate([own[:each] for own in by_class]))
+    taken = np.concatenate([own[:each] for own in by_class])
+    chosen = np.sort(taken[np.argsort(-score[taken], kind="stable")][: max(1, most)])
     return chosen, labels[chosen].astype(np.int64)

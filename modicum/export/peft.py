@@ -43,7 +43,7 @@ def write_peft(folder: Path, backbone: Backbone, weights: Weights, classes: tupl
     False, and nothing written, where PEFT has no such method or transformers no such classifier.
     """
     parts = weights.method.to_peft(weights.method.within(backbone.sites), weights.adapter)
-    if parts is None or beyond_linear(backbone):
+    if parts is None or weights.prototypes > 1 or beyond_linear(backbone):
         return False
     from peft import get_peft_config
 
@@ -73,6 +73,11 @@ def write_merged(folder: Path, backbone: Backbone, weights: Weights, classes: tu
     Raises:
         SpecError: the method's change cannot be written as weights.
     """
+    if weights.prototypes > 1:
+        raise SpecError(
+            "a head with several prototypes a class is no linear map, so this model cannot be exported as a plain one: "
+            "use the checkpoint itself"
+        )
     twin = backbone.plain_copy()
     state = {name: t.detach().float().cpu().clone() for name, t in twin.state_dict().items()}
     if not weights.method.merge(

@@ -109,6 +109,8 @@ def headline(frame: Frame, block: Block, found: tuple[Contrast, ...]) -> str:
     if block.strategies == (block.random,):
         return f"{start}."
     if best.strategy == block.random:
+        if not any(c.kind == "strategy" and c.baseline is best for c in found):
+            return f"{start}; {best.method} was run with random alone."
         return f"{start}: with {best.method}, no strategy has a better mean than random."
     own = next((c for c in found if c.kind == "strategy" and c.cell is best), None)
     if own is None:
@@ -137,8 +139,8 @@ def seed_warnings(frame: Frame, found: tuple[Contrast, ...]) -> list[str]:
     """What the numbers of seeds on the page cannot decide; of several too small numbers, the largest speaks for all."""
     if max(block.most_seeds for block in frame.blocks) == 1:
         return ["There is one seed: no interval can be drawn and no test made, so any difference may be chance."]
-    tested = [contrast.result.n for contrast in found if contrast.result.n > 1]
-    texts = (reach_warning(n, alpha=ALPHA, comparisons=len(tested)) for n in sorted(set(tested), reverse=True))
+    open_ones = [c.result.n for c in found if c.result.n > 1 and c.corrected["sign_flip"] > ALPHA]
+    texts = (reach_warning(n, alpha=ALPHA, comparisons=len(open_ones)) for n in sorted(set(open_ones), reverse=True))
     return [text for text in texts if text][:1]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from modicum.analysis.claims import Claim
 from modicum.analysis.curves import mean_interval, normalised_auc
 from modicum.analysis.metrics import LOWER_IS_BETTER
-from modicum.analysis.selections import is_number
+from modicum.analysis.selections import is_number, value_of, without_options
 from modicum.analysis.selections import number as as_number
 from modicum.base.errors import DataError, UnknownName
 from modicum.report.trials import Trial, by_schedule, common_rounds, listed
@@ -63,7 +63,7 @@ class ReportSource:
         display labels; those called ``random`` and ``full`` are the baselines. Parts of the report stand on these where
         they are there: ``TRAINING_COLUMNS``; ``cka``, a list with a number for the embeddings and one for each layer;
         ``diagnostic``, words on what makes a trial's results no results that a practice could have; ``unfinished``,
-        true for a trial that is to go on.
+        true for a trial that is to go on; ``stopped``, why one ended before its budget.
     manifest: nested plain values: versions, machine, precision, fingerprints, settings, grid.
     notes: sentences for the reader, shown near the top.
     claims: what the rows are to bear out.
@@ -177,19 +177,19 @@ class Block:
     @property
     def full(self) -> str:
         """The method that the others are compared with: full fine-tuning, or else the first."""
-        return next((m for m in self.methods if _is_called(m, "full")), self.methods[0])
+        return self.methods[0]
 
     def reference(self, method: str) -> str:
         """What a method is compared with: full fine-tuning with the same pretraining, recipe and part if there is such
         a one, and else without."""
-        row = next(cell.rounds[0][0] for (name, _), cell in self.cells.items() if name == method)
-        alike = self.full + method.removeprefix(str(row.get("plain_method", method)))  # "full" + " + mlm"
+        plain = _plain_names(self.cells)
+        alike = plain[self.full] + method.removeprefix(plain[method])  # "full" + " + mlm"
         return alike if alike in self.methods and alike != method else self.full
 
     @property
     def has_full(self) -> bool:
         """Whether full fine-tuning is among the methods."""
-        return _is_called(self.full, "full")
+        return _is_called(_plain_names(self.cells)[self.full], "full")
 
     @cached_property
     def ordered(self) -> tuple[Cell, ...]:
@@ -291,8 +291,8 @@ def _block(source: ReportSource, name: str, identity: tuple[str, str, float | No
         backbone=identity[1],
         seconds=identity[2],
         labels=np.array(labels),
-        methods=_baseline_first((m for m, _ in cells), "full"),
-        strategies=_baseline_first((s for _, s in cells), "random"),
+        methods=_full_first(cells),
+        strategies=tuple(sorted(dict.fromkeys(s for _, s in cells), key=lambda name: not _is_called(name, "random"))),
         cells=cells,
         warnings=tuple(warnings),
     )
@@ -338,10 +338,19 @@ def _total(values: np.ndarray) -> float:
     return math.nan if np.isnan(values).all() else float(np.nansum(values))
 
 
-def _baseline_first(names: Iterable[str], baseline: str) -> tuple[str, ...]:
-    return tuple(sorted(dict.fromkeys(names), key=lambda name: not _is_called(name, baseline)))
+def _plain_names(cells: Mapping[Key, Cell]) -> dict[str, str]:
+    """Method -> its name without pretraining, recipe and part: ``full`` of ``full + mlm, dynamics``."""
+    return {method: str(value_of(cell.rounds[0][0], "plain_method")) for (method, _), cell in cells.items()}
+
+
+def _full_first(cells: Mapping[Key, Cell]) -> tuple[str, ...]:
+    """The methods, and before all others full fine-tuning: of several kinds, that with the least added to its name."""
+    plain = _plain_names(cells)
+    full = [method for method, name in plain.items() if _is_called(name, "full")]
+    first = min(full, key=lambda method: len(method) - len(plain[method]), default=None)
+    return tuple(sorted(plain, key=lambda method: method != first))
 
 
 def _is_called(label: str, name: str) -> bool:
     """True for ``random`` and ``random(batch=5)`` alike, and not for ``full(clip=1) + mlm``."""
-    return label == name or (label.startswith(f"{name}(") and label.endswith(")"))
+    return without_options(label) == name

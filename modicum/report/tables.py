@@ -127,8 +127,8 @@ def _against_full(block: Block, found: Sequence[Contrast]) -> Part | None:
 TEST_COLUMNS = ("AUC difference", "wins–ties–losses", "sign-flip p", "Wilcoxon p", "Mann–Whitney p", "verdict")
 TEST_NOTE = (
     "Mean difference with its 95 % bootstrap (BCa) interval. Two-sided p, and in brackets after Holm's correction over "
-    "all comparisons of the report; sign-flip and Wilcoxon are paired by seed (and exact up to 20 of them), "
-    "Mann–Whitney is not. The verdict rests on the corrected sign-flip p."
+    "all comparisons of the report; sign-flip and Wilcoxon are paired by seed (and exact up to 20 of them; "
+    "Wilcoxon beyond 13 only without ties), Mann–Whitney is not. The verdict rests on the corrected sign-flip p."
 )
 
 

@@ -53,7 +53,8 @@ def variability(frame: Frame, block: Block) -> Part | None:
         least = _least(deviations) if len(cells) > 1 else []
         for cell, values in zip(cells, deviations, strict=True):
             items = [
-                Item(_small(value), mark="best" if value in least[i : i + 1] else "") for i, value in enumerate(values)
+                Item(_small(value), mark="best" if math.isfinite(value) and value in least[i : i + 1] else "")
+                for i, value in enumerate(values)
             ]
             lines.append(Line(group, cell.method if by_method else cell.strategy, tuple(items)))
     names = ("strategy", "method") if by_method else ("method", "strategy")

@@ -23,23 +23,38 @@ class Trial:
     def __str__(self) -> str:
         return f"{self.method} × {self.strategy}, seed {self.seed}"
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether something else than its budget ended it."""
+        return any(row.get("stopped") for row in self.rounds.values())
+
 
 def by_schedule(trials: Iterable[Trial]) -> list[tuple[list[str], list[Trial]]]:
-    """Names and trials of the parts of a study, together where one has the first numbers of labels of the other."""
+    """Names and trials of the parts of a study, together where they have the same numbers of labels.
+
+    Those of a part of which no trial was run to the end may be the first ones of another's.
+    """
     parts: dict[str, list[Trial]] = {}
     for trial in trials:
         parts.setdefault(trial.part, []).append(trial)
-    found: list[tuple[list[int], list[str], list[Trial]]] = []
+    found: list[tuple[list[str], list[Trial]]] = []
     for part, own in parts.items():
-        labels = sorted({n for trial in own for n in trial.rounds})
-        alike = next((one for one in found if all(a == b for a, b in zip(one[0], labels, strict=False))), None)
+        alike = next((one for one in found if _same_schedule(one[1], own)), None)
         if alike is None:
-            found.append((labels, [part], own))
+            found.append(([part], own))
         else:
-            alike[0][:] = labels if len(labels) > len(alike[0]) else alike[0]
-            alike[1].append(part)
-            alike[2].extend(own)
-    return [(names, own) for _, names, own in found]
+            alike[0].append(part)
+            alike[1].extend(own)
+    return found
+
+
+def _same_schedule(some: Sequence[Trial], others: Sequence[Trial]) -> bool:
+    one, other = (sorted({n for trial in trials for n in trial.rounds}) for trials in (some, others))
+    if one == other:
+        return True
+    shorter = some if len(one) < len(other) else others
+    cut_short = all(trial.unfinished or trial.stopped_early for trial in shorter)
+    return cut_short and all(a == b for a, b in zip(one, other, strict=False))
 
 
 def common_rounds(trials: list[Trial]) -> tuple[list[Trial], list[int], list[str]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from modicum.base.errors import SpecError
 from modicum.base.registry import Registry
-from modicum.base.types import BEFORE_TRAINING
+from modicum.base.types import BEFORE_TRAINING, Task
 
 if TYPE_CHECKING:
     from modicum.strategies.base import Strategy
@@ -33,13 +33,15 @@ STRATEGIES = Registry(
 )
 
 
-def make_warm(name: str) -> Strategy:
+def make_warm(name: str, task: Task = "classification") -> Strategy:
     """The strategy of the first query, which must work before there is a model.
 
     Raises:
-        SpecError: it needs one. UnknownName: there is no such strategy.
+        SpecError: it needs one, or is not for this task. UnknownName: there is no such strategy.
     """
     warm: Strategy = STRATEGIES.create(name)
     if warm.needs - BEFORE_TRAINING:
         raise SpecError(f"warm_strategy = {name!r} needs a trained model: use random, kmeans, typiclust or zero-shot")
+    if task not in warm.tasks:
+        raise SpecError(f"warm_strategy = {name!r} works for {' and '.join(sorted(warm.tasks))}, not for {task}")
     return warm

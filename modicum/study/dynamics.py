@@ -15,16 +15,17 @@ from modicum.study.spec import Trial
 from modicum.study.store import Store
 
 
-def example_rows(store: Store, arrays: Path, called: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def example_rows(
+    store: Store, trials: Mapping[str, Trial], arrays: Path, called: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     """One row for each trial and each example of its last round: how often it was forgotten, when it was first learned,
     and its place on the map (confidence, variability, correctness); for classification, where arrays were kept.
 
-    called: the methods' names by their labels.
+    trials: those to tell of, by key. called: the methods' names by their labels.
     """
     kept = json.loads(store.meta("manifest") or "{}").get("data", {})
     classes = {title: told["classes"] for title, told in kept.items()}
-    for key, names in json.loads(store.meta("current") or "{}").items():
-        trial = Trial.model_validate_json(store.spec(key))
+    for key, trial in trials.items():
         events = store.events(key)
         last = max((event.round for event in events if isinstance(event, Trained)), default=-1)
         folder = arrays / key
@@ -43,9 +44,9 @@ def example_rows(store: Store, arrays: Path, called: Mapping[str, str]) -> Itera
             "variability": place.variability,
             "correctness": place.correctness,
         }
-        names_of = classes.get(names["dataset"], [])
+        names_of = classes.get(trial.dataset, [])
         head = {
-            "dataset": names["dataset"],
+            "dataset": trial.dataset,
             "method": trial.titled(called[trial.method.label]),
             "strategy": trial.strategy.label,
         }

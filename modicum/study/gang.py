@@ -84,7 +84,7 @@ class Gang:
             train.ids,
             make_strategy(trial.strategy, train.task),
             events,
-            warm=make_warm(loop.warm_strategy),
+            warm=make_warm(loop.warm_strategy, train.task),
             pace=loop.pace(len(train)),
             stopping=loop.stopping(len(train)),
             seed=trial.seed,

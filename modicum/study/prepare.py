@@ -19,7 +19,7 @@ from modicum.engine.backbone import Backbone
 from modicum.engine.cache import Corpus
 from modicum.strategies import STRATEGIES, make_warm
 from modicum.strategies.base import Strategy
-from modicum.study.spec import BackboneSettings, Choice, Data, Loop, Study, Trial
+from modicum.study.spec import BackboneSettings, Choice, Data, Study, Trial
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,6 @@ def hold_out(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:
 def prepare(study: Study, backbone: Backbone, folder: Path) -> list[Prepared]:
     """All data sets of a study as the backbone sees them; features are remembered in ``folder``."""
     ready = []
-    for grid in study.grids:
-        make_warm(grid.loop.warm_strategy)  # a wrong one is told before any work
     titles: dict[tuple[str, str], str] = {}
     for data in study.data:
         train, test = load_data(data)
@@ -136,18 +134,25 @@ def prepare(study: Study, backbone: Backbone, folder: Path) -> list[Prepared]:
             raise SpecError(f"data sets {twin!r} and {data.title!r} hold the same examples: leave one of them out")
         for grid in study.grids:
             if data in grid.data:
-                _check_loop(grid.loop, data.title, train)
+                _check_loop(grid, data.title, train)
         if 0 < len(test) < 4 and study.layer_similarity:
             raise SpecError(f"layer_similarity needs 4 test texts or more, and {data.title!r} has {len(test)}")
         ready.append(Prepared(data.title, Corpus(backbone, train, folder), Corpus(backbone, test, folder)))
     return ready
 
 
-def _check_loop(loop: Loop, title: str, train: Dataset) -> None:
+def _check_loop(grid: Study, title: str, train: Dataset) -> None:
+    loop = grid.loop
+    if any(training.self_training for training in grid.trainings) and loop.schedule(len(train))[-1] >= len(train):
+        raise SpecError(
+            f"self_training needs unlabelled texts, and in the last round all {len(train)} of {title!r} are labelled: "
+            "take a lower budget or last share"
+        )
     if not loop.shares and loop.warm_start >= len(train):
         raise SpecError(
             f"warm_start = {loop.warm_start} leaves no pool: {title!r} has {len(train)} labelled rows to draw from"
         )
+    make_warm(loop.warm_strategy, train.task)  # a wrong one is told before any work
     for name in ("plateau", "noise"):
         if train.task == "regression" and getattr(loop, name):
             raise SpecError(f"{name} works on classes, and {title!r} has values: leave it out of [loop]")

@@ -60,11 +60,12 @@ def read_results(store: Store) -> Results:
     if current is None:
         raise StoreError(f"{store.path} holds no trials yet: run the study first")
     study = Study.model_validate_json(store.meta("study") or "{}")
-    trials = {key: Trial.model_validate_json(store.spec(key)) for key in json.loads(current)}
+    trials = {
+        key: Trial.model_validate_json(store.spec(key)).model_copy(update=names)
+        for key, names in json.loads(current).items()
+    }
     called = method_names(trial.method for trial in trials.values())
-    rows = [
-        row | names for key, names in json.loads(current).items() for row in trial_rows(store, key, trials[key], called)
-    ]
+    rows = [row for key, trial in trials.items() for row in trial_rows(store, key, trial, called)]
     kept = json.loads(store.meta("manifest") or "{}")
     metrics = {name: data.get("metric", kept.get("metric")) for name, data in kept["data"].items()}
     metric = SCORE if len(set(metrics.values())) > 1 else next(iter(metrics.values()))
@@ -75,7 +76,7 @@ def read_results(store: Store) -> Results:
     curves = json.loads(store.meta("pretraining") or "{}")
     kinds = {kind_of_pretraining(trial): called[trial.method.label] for trial in trials.values() if trial.tapt}
     pretraining = [curves[kind] | {"method": name} for kind, name in kinds.items() if kind in curves]
-    examples = list(example_rows(store, store.path.parent / "arrays", called))
+    examples = list(example_rows(store, trials, store.path.parent / "arrays", called))
     notes = _notes(study, rows)
     if metric == SCORE:
         notes.append("The score is " + ", ".join(f"{own} on {name}" for name, own in metrics.items()) + ".")
@@ -140,8 +141,6 @@ def _notes(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     for noise in sorted({grid.loop.noise for grid in study.grids} - {0.0}):
         notes.append(f"Labels were wrong for {noise:.0%} of the examples asked for, by design.")
-    for row in rows:
-        row.pop("stopped", None)  # type: ignore[attr-defined]
     return notes
 
 

@@ -71,16 +71,20 @@ def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | No
         _check_metric(study, sets)
         trials = _trials(study, backbone, sets)
         _enlist(store, sets, backbone, trials)
-        store.set_meta("study", study.portable.canonical())
-        names = {key: {"dataset": t.dataset, "backbone": t.backbone} for key, t in trials.items()}
-        store.set_meta("current", json.dumps(names))
         todo = [keys for keys in store.gangs() if any(key in trials and not _is_over(store, key) for key in keys)]
+        timed = [keys for keys in todo if any(trials[key].training.seconds for key in keys if key in trials)]
+        shared = [keys for keys in todo if keys not in timed]
+        workers = min(workers, len(shared)) if shared else workers
         now = manifest(study, backbone, sets, workers)
-        store.set_meta("manifest", json.dumps(_with_earlier_runs(now, store.meta("manifest"), bool(todo))))
+        names = {key: {"dataset": t.dataset, "backbone": t.backbone, "part": t.part} for key, t in trials.items()}
+        store.set_meta(
+            manifest=json.dumps(_with_earlier_runs(now, store.meta("manifest"), bool(todo))),
+            study=study.portable.canonical(),
+            current=json.dumps(names),
+        )
         rounds = sum(len(trial.loop.schedule(len(_set_of(trial, sets).train))) for trial in trials.values())
         watcher.started(study, len(trials), rounds, _rounds_done(store, trials))
-        timed = [keys for keys in todo if any(trials[key].training.seconds for key in keys if key in trials)]
-        if workers > 1 and (shared := [keys for keys in todo if keys not in timed]):
+        if workers > 1 and shared:
             for data in sets:
                 _ = data.pool.tokens, data.test.tokens  # made once, for all processes
             run_side_by_side(study, out, [_named(keys, trials) for keys in shared], workers, watcher, _apart)
@@ -92,8 +96,9 @@ def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | No
 
 
 def _named(keys: Sequence[str], trials: Mapping[str, Trial]) -> tuple[Trial, Sequence[str]]:
-    """A gang: one of its trials, under this study's name of the data, and the keys of all."""
-    return next(trials[key] for key in keys if key in trials), keys
+    """A gang's trials that the study still names: one of them, under its name of the data, and the keys of all."""
+    named = [key for key in keys if key in trials]
+    return trials[named[0]], named
 
 
 @dataclass(frozen=True)
@@ -166,8 +171,8 @@ def _trials(study: Study, backbone: Backbone, sets: Sequence[Prepared]) -> dict[
             name = trial.dataset, trial.label, trial.strategy.label, trial.seed, trial.training.seconds
             if shown.setdefault(name, key) != key:
                 raise SpecError(
-                    f"two parts of the study have {trial.label} × {trial.strategy.label} on {trial.dataset}, and "
-                    'differ in what the report does not show: give these parts a name = "..." each'
+                    f"the study has {trial.label} × {trial.strategy.label} on {trial.dataset} twice, in ways that the "
+                    'report does not tell apart: make [[parts]] of them, with a name = "..." each'
                 )
             found[key] = trial
     for method, tapt in {(t.method.canonical(), t.tapt): (t.method, t.tapt) for t in found.values()}.values():
@@ -246,7 +251,11 @@ def _with_earlier_runs(now: dict[str, Any], before: str | None, works: bool) -> 
 
 
 def manifest(study: Study, backbone: Backbone, sets: Sequence[Prepared], workers: int) -> dict[str, Any]:
-    """What a reader needs to run the study again: versions, machine, precision, fingerprints, settings."""
+    """What a reader needs to run the study again: versions, machine, precision, fingerprints, settings.
+
+    threads: of each worker. Trials with a time limit run alone, with all of them.
+    """
+    timed = any(training.seconds for grid in study.grids for training in grid.trainings)
     return {
         "modicum": modicum.__version__,
         "libraries": {name: _version(name) for name in ("torch", "transformers", "peft", "numpy", "scikit-learn")},
@@ -256,6 +265,7 @@ def manifest(study: Study, backbone: Backbone, sets: Sequence[Prepared], workers
             "device": backbone.device.type,
             "workers": workers,
             "threads": threads_each(workers),
+            **({"threads_under_a_time_limit": torch.get_num_threads()} if timed else {}),
         },
         "backbone": {
             "name": backbone.name,

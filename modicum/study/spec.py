@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from modicum.analysis.claims import Claim
-from modicum.base.errors import SpecError, UnknownName
+from modicum.base.errors import SpecError, UnknownName, did_you_mean
 from modicum.base.spec import Choice, Record, digest
 from modicum.base.training import Pretraining, Training
 from modicum.base.types import Task
@@ -227,7 +227,9 @@ def parse_study(raw: dict[str, Any], folder: Path = Path(), profile: str | None 
     profiles = fields.pop("profiles", {})
     if profile is not None:
         if not isinstance(profiles, dict) or profile not in profiles:
-            raise UnknownName("profile", profile, profiles)
+            raise UnknownName("profile", profile, profiles if isinstance(profiles, dict) else ())
+        if not isinstance(profiles[profile], dict):
+            raise SpecError(f"a profile is a [profiles.{profile}] section of settings, got {profiles[profile]!r}")
         fields = _over(fields, profiles[profile])
     parts = fields.pop("parts", [])
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
@@ -249,6 +251,11 @@ def parse_study(raw: dict[str, Any], folder: Path = Path(), profile: str | None 
 def _grid(raw: dict[str, Any], folder: Path) -> Study:
     """One grid, all in one."""
     fields = dict(raw)
+    valid = ["training" if name == "trainings" else name for name in Study.model_fields]
+    for name in fields.keys() - set(valid):
+        raise SpecError(
+            f"Study: unknown setting {name!r}{did_you_mean(name, valid)}; valid settings: {', '.join(valid)}"
+        )
     data = fields.get("data")
     if isinstance(data, dict):
         data = [data]

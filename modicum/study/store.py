@@ -113,12 +113,10 @@ class Store:
         rows = self._read("SELECT value FROM meta WHERE name = ?", name)
         return str(rows[0][0]) if rows else None
 
-    def set_meta(self, name: str, value: str) -> None:
-        """Keep a value with the study, in place of an earlier one."""
+    def set_meta(self, **values: str) -> None:
+        """Keep values with the study by their names, in place of earlier ones: all of them are durable, or none."""
         with self._guarded("written"), self._writing():
-            self._db.execute(
-                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
-            )
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 
     def merge_meta(self, name: str, values: Mapping[str, Any]) -> None:
         """Add entries to a JSON object kept with the study."""

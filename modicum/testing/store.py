@@ -124,7 +124,7 @@ class StoreContract:
     def test_the_last_value_of_a_name_counts(self, store: Any, path: Path) -> None:
         assert store.meta("current") is None
         for value in ("first", "ß 'second'"):
-            store.set_meta("current", value)
+            store.set_meta(current=value)
         with self.open(path) as again:
             assert again.meta("current") == "ß 'second'"
 
