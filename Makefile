@@ -26,7 +26,7 @@ lint: $(STAMP) ## check style, formatting and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(STAMP) ## run every benchmarks/*.py
+bench: $(STAMP) ## measure everything anew, by every benchmarks/*.py: about a day
 	@set -e; none=1; for file in benchmarks/*.py; do \
 		if [ -f "$$file" ]; then none=; echo "== $$file"; $(BIN)/python "$$file"; fi; \
 	done; [ -z "$$none" ] || echo "There is nothing to run: benchmarks/ holds no .py file."

@@ -44,7 +44,7 @@ def entry(name: str, labels: int, recipe: Recipe, options: Any, data: str) -> En
 
 def main() -> None:
     table = shipped_table()
-    made = parser(__doc__, repeats=1)
+    made = parser(__doc__)
     made.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), metavar="SEED")
     made.add_argument("--labels", type=int, nargs="+", default=list(LABELS), metavar="N")
     made.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), metavar="SET")
@@ -56,14 +56,16 @@ def main() -> None:
         options.seeds, options.labels = options.seeds[:2], [30]
     rows = []
     with data_for(options, {f"{name}/train": 500 for name in SETS}) as data:
-        contest = Contest("auto_recipes", options, {"data": ", ".join(options.sets), "how": HOW})
+        contest = Contest("auto_recipes", options, {"data": ", ".join(SETS), "how": HOW}, threads_decide=False)
         for name in options.sets:
             for labels in options.labels:
                 for recipe in table.recipes:
-                    if recipe.name not in options.recipes:
-                        continue
+                    if recipe.name in options.recipes:
+                        contest.measure(entry(name, labels, recipe, options, str(data)))
+        for name in SETS:
+            for labels in options.labels:
+                for recipe in table.recipes:
                     one = entry(name, labels, recipe, options, str(data))
-                    contest.measure(one)
                     if reached := list(by_seed(contest, [one]).values()):
                         seconds = middle(contest.values(one))
                         rows.append({

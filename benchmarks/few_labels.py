@@ -5,12 +5,14 @@
 
 All systems see the same random labels by seed, and are tested on the same texts of the test set, at most 2,000. On each
 set `auto` goes by the gains of its recipes on the other four alone, which ``auto_recipes.py`` measured. Every run is
-kept as soon as it is done, so a long comparison can be taken in pieces with --resume; and in two processes with
---untimed.
+kept as soon as it is done, so a long comparison can be taken in pieces with --resume, and in several processes with
+--untimed. Times are then taken of a seed or two: --resume --seeds 0, with nothing else at work. What ends last, or a
+call with --resume that finds all measured, prints the tables.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,22 +34,26 @@ NAMES = {
     "setfit": "SetFit",
     "small-text": "small-text, full tuning",
     "huggingface": "Trainer + PEFT, LoRA at its defaults",
+    "huggingface-long": "Trainer + PEFT, LoRA tuned longer",
     "embeddings": "logistic regression on embeddings",
     "tf-idf": "logistic regression on TF-IDF",
 }
 FORETOLD = 200
 """Labels up to which the forecast of more is tried, too."""
 MOST_PAIRS = 100
-"""Labels beyond which SetFit takes 20 pairs a text, as in its paper, and not every pair, which takes half an hour."""
+"""Labels beyond which SetFit takes 20 + 20 pairs a text, as in its paper: every pair would take half an hour."""
+LEAST_STEPS = 100
+"""Steps that small-text and the longer Trainer take at least, as Modicum does."""
 BELOW = 0.01
 """Macro-F1 that may be lost to the best peer on a set."""
 HOW = {
     "labels": "random ones of the training set, the same for all systems by seed",
     "tested": "at most 2,000 random test texts, the same for all",
-    "auto": "at its defaults: it sees the labels given, and no others; gains of its recipes are the other four sets'",
-    "SetFit": f"1.2 at its defaults; beyond {MOST_PAIRS} labels 20 pairs a text (num_iterations)",
-    "small-text": "30 epochs, rate 2e-4 (best of four on helpdesk), no early stopping",
+    "auto": "at its defaults: it sees the labels given, and no others; gains of its recipes are other sets'",
+    "SetFit": f"1.2 at its defaults; beyond {MOST_PAIRS} labels 20 + 20 pairs a text (num_iterations)",
+    "small-text": f"30 epochs and at least {LEAST_STEPS} steps, rate 2e-4 (best of four), no early stopping",
     "Trainer + PEFT": "3 epochs, batches of 8, rate 5e-5, LoRA r = 8 on query and value",
+    "Trainer + PEFT longer": f"30 epochs and at least {LEAST_STEPS} steps, batches of 32, rate 1e-3, LoRA on all maps",
     "logistic regression": "the penalty by cross-validation within the labels",
     "timed": "choosing and training; encoders are loaded before",
     "intervals": "95 %, Student's t, over seeds: of a seed's mean over sets, or of one set",
@@ -58,17 +64,18 @@ Plan = Mapping[tuple[str, str], list[Entry]]
 
 
 def entries(system: str, name: str, labels: int, options: Any, data: str) -> list[Entry]:
-    """All runs of one system on one set with so many labels: one a seed, or one for all seeds."""
+    """All runs of one system on one set with so many labels, one a seed."""
     tested = 100 if options.quick else 2000
     common: dict[str, Any] = {"dataset": name, "labels": labels, "max_length": SETS[name], "split": "test"}
     common |= {"tested": tested}
     given, what = {"data": data}, f"{name}, {labels} labels"
     if system in ("embeddings", "tf-idf"):
-        settings = common | {"features": system, "seeds": options.seeds, "penalty": "cross-validated"}
-        return [Entry(what, system, "linear_few.py", "huggingface", settings=settings, given=given)]
+        common |= {"features": system, "penalty": "cross-validated"}
+    epochs = 1 if options.quick else max(30, math.ceil(LEAST_STEPS / math.ceil(labels / 32)))
     more: dict[str, Any] = {
         "setfit": {"pairs": 2 if options.quick else 20 * (labels > MOST_PAIRS)},
-        "small-text": {"epochs": 1 if options.quick else 30, "batch": 32, "learning_rate": 2e-4},
+        "small-text": {"epochs": epochs, "batch": 32, "learning_rate": 2e-4},
+        "huggingface-long": {"epochs": epochs, "batch": 32, "learning_rate": 1e-3},
     }.get(system, {})
     if system == "auto":
         table = (shipped_table() if options.quick else rules(name)).model_dump(mode="json")
@@ -78,6 +85,9 @@ def entries(system: str, name: str, labels: int, options: Any, data: str) -> lis
         "setfit": ("setfit_few.py", "huggingface"),
         "small-text": ("small_text_few.py", "small-text"),
         "huggingface": ("huggingface_few.py", "huggingface"),
+        "huggingface-long": ("huggingface_few.py", "huggingface"),
+        "embeddings": ("linear_few.py", "huggingface"),
+        "tf-idf": ("linear_few.py", "huggingface"),
     }[system]
     settings = common | more
     return [Entry(what, system, script, environment, settings | {"seed": seed}, given) for seed in options.seeds]
@@ -159,7 +169,7 @@ def _shown(differences: list[float]) -> str:
 
 
 def main() -> None:
-    made = parser(__doc__, repeats=1, systems=list(NAMES))
+    made = parser(__doc__, systems=list(NAMES))
     made.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), metavar="SEED")
     made.add_argument("--labels", type=int, nargs="+", default=[50, 100, 200, 500], metavar="N")
     made.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), metavar="SET")
@@ -169,21 +179,22 @@ def main() -> None:
         options.seeds, options.labels = options.seeds[:2], [30]
     sizes = {f"{name}/{part}": rows for name in SETS for part, rows in (("train", 500), ("test", 100))}
     with data_for(options, sizes) as data:
-        contest = Contest("few_labels", options, {"data": ", ".join(options.sets), "how": HOW})
+        contest = Contest("few_labels", options, {"data": ", ".join(SETS), "how": HOW}, threads_decide=False)
         # peers can be measured before there are rules for auto
         shown = [system for system in NAMES if system != "auto" or system in options.systems]
-        whole, by_set = list[dict[str, Any]](), list[dict[str, Any]]()
-        for labels in options.labels:
-            try:
-                plan = {(s, name): entries(s, name, labels, options, str(data)) for name in SETS for s in shown}
-            except Incomplete as problem:
-                raise SystemExit(f"No rules for auto: {problem}") from None
+        try:
+            plans = {
+                labels: {(s, name): entries(s, name, labels, options, str(data)) for name in SETS for s in shown}
+                for labels in options.labels
+            }
+        except Incomplete as problem:
+            raise SystemExit(f"No rules for auto: {problem}") from None
+        for plan in plans.values():
             for name in options.sets:
-                for system in options.systems:
-                    for entry in plan[system, name]:
-                        contest.measure(entry)
-            whole += over_sets(contest, labels, plan)
-            by_set += set_by_set(contest, labels, plan)
+                for in_turn in zip(*(plan[system, name] for system in options.systems), strict=True):
+                    contest.run(in_turn, 1)
+        whole = [row for labels, plan in plans.items() for row in over_sets(contest, labels, plan)]
+        by_set = [row for labels, plan in plans.items() for row in set_by_set(contest, labels, plan)]
         print(f"{markdown(whole)}\n\n{markdown(by_set)}")
         contest.finish(few_labels=whole, by_set=by_set)
 

@@ -45,10 +45,17 @@ def test_rules_for_a_data_set_do_not_know_it() -> None:
     assert gains(MEASURED, TABLE, "trec")["b"][0] == pytest.approx(-0.05)
 
 
+def test_data_sets_that_share_texts_do_not_know_each_other() -> None:
+    changed = [c._replace(reached={0: 0.0}) if c.data == "subj" else c for c in MEASURED]
+    assert gains(MEASURED, TABLE, "sst2_sentence") == gains(changed, TABLE, "sst2_sentence")
+    assert gains(MEASURED, TABLE, "sst2_sentence")["b"][1] is None != gains(MEASURED, TABLE)["b"][1]
+
+
 def test_what_was_not_measured_is_not_taken() -> None:
     known = table_of(gains([c for c in MEASURED if c.recipe == "a"], TABLE), TABLE)
     assert [recipe.expected(10) for recipe in known.recipes] == [0.0, -1.0]
     assert [most for most, _ in known.recipes[0].gain] == list(EDGES) and known.efforts == TABLE.efforts
+    assert [recipe.name for recipe in known.best(10)] == ["a"], "nor is it tried"
 
 
 def test_a_recipe_that_has_changed_since_is_not_counted() -> None:

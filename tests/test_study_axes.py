@@ -170,7 +170,9 @@ def test_parts_make_up_a_study(tmp_path: Path) -> None:
 
 def test_parts_that_differ_in_what_is_not_shown_need_names(tmp_path: Path) -> None:
     stopping = {"data": ["two"], "training": {"until": "loss-plateau"}}
-    with pytest.raises(SpecError, match=r"has head × random on two twice, in .* make \[\[parts\]\] of them, with a name"):
+    with pytest.raises(
+        SpecError, match=r"has head × random on two twice, in .* make \[\[parts\]\] of them, with a name"
+    ):
         run(parse_study({**WHOLE, "parts": [{}, stopping]}, data_folder()), tmp_path)
     results = run(parse_study({**WHOLE, "parts": [{}, stopping | {"name": "stopped"}]}, data_folder()), tmp_path)
     assert {row["method"] for row in results.rows if row["dataset"] == "two"} == {"head", "head, stopped"}

@@ -1,4 +1,4 @@
-"""Trainer + PEFT LoRA on few labels, both at their defaults: 3 epochs, batches of 8, rate 5e-5.
+"""Trainer + PEFT LoRA on few labels: both at their defaults, or as long as others train, at a rate for LoRA.
 
 Timed: ``Trainer.train``.
 """
@@ -11,7 +11,7 @@ import torch
 from common import judged, report, settings, stopwatch
 from few import work
 from peft import LoraConfig, get_peft_model
-from trainer_parts import base, encoded, probabilities, trainer
+from trainer_parts import base, encoded, probabilities, trainer, training, with_lora
 from transformers import set_seed
 
 
@@ -19,8 +19,13 @@ def main() -> None:
     told, result = settings(), dict[str, Any]()
     given = work(told, told["seed"])
     set_seed(told["seed"])
-    model = get_peft_model(base(given.classes, "sdpa", torch.float32), LoraConfig(task_type="SEQ_CLS"))
-    made = trainer(model, encoded(given.texts, told["max_length"], given.labels), seed=told["seed"])
+    plain, seed = base(given.classes, "sdpa", torch.float32), told["seed"]
+    if "epochs" in told:
+        model = with_lora(plain, seed=seed)
+        options = training(told["epochs"], told["batch"], told["learning_rate"], seed)
+    else:
+        model, options = get_peft_model(plain, LoraConfig(task_type="SEQ_CLS")), {"seed": seed}
+    made = trainer(model, encoded(given.texts, told["max_length"], given.labels), **options)
     with stopwatch(result):
         made.train()
     proba = probabilities(model, encoded(given.tested, told["max_length"]))

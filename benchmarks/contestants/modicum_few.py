@@ -74,7 +74,9 @@ def recipe(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
 def main() -> None:
     told = settings()
     backbone = Backbone.load("minilm", max_length=told["max_length"])
-    report(**(recipe if "recipe" in told else auto)(told, backbone))
+    report(
+        **(recipe if "recipe" in told else auto)(told, backbone), precision=str(backbone.dtype).removeprefix("torch.")
+    )
 
 
 if __name__ == "__main__":

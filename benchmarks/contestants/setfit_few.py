@@ -1,4 +1,5 @@
-"""SetFit on few labels, at its defaults; or with so many pairs a text (``num_iterations``, 20 in its paper).
+"""SetFit on few labels, at its defaults; or with so many pairs a text of one class, and as many of two
+(``num_iterations``, 20 in its paper).
 
 Timed: ``Trainer.train``.
 """

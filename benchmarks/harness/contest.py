@@ -8,21 +8,25 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from harness import machine
 from harness.environments import OWN, ROOT, EnvironmentFailed, python_of, versions
 from modicum.base.files import atomic_write
+from modicum.base.spec import digest
 
 FOLDER = ROOT / "benchmarks"
-UNTIMED = ("seconds", "cpu_seconds")  # what a measurement beside other work must not tell
+TIMES = ("seconds", "cpu_seconds")  # what a measurement beside other work must not tell
+CLAIMS = Path(tempfile.gettempdir()) / "modicum-benchmarks"  # locks of the measurements that processes are at
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
@@ -49,22 +53,29 @@ class ContestantFailed(Exception):
 class Contest:
     """A benchmark's measurements, in ``benchmarks/results/NAME.json``.
 
-    A measurement's identity is its work, system, settings and number. What is asked for is measured anew, unless
-    ``--resume`` finds it there; all other measurements in the file stay. With ``--untimed`` a contestant has one thread
-    and may run beside other work, another process of the same benchmark among it: its quality is kept, its seconds are
-    not.
+    A measurement's identity is its work, system, settings and number, and the number of threads too where
+    ``threads_decide``, as they do what speed is. What is asked for is measured anew, unless ``--resume`` finds it
+    there; all other measurements in the file stay. Processes share a benchmark: what one of them is at, the others pass
+    over.
+    With ``--untimed`` a contestant has one thread and may run beside other work: its quality is kept, its seconds are
+    not, and ``--resume`` measures it anew where seconds are wanted.
     """
 
-    def __init__(self, name: str, options: argparse.Namespace, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, options: argparse.Namespace, settings: dict[str, Any], *, threads_decide: bool = True
+    ) -> None:
         self.options, self.errors, self.taken = options, list[str](), list[dict[str, Any]]()
+        self.threads_decide = threads_decide
         self.untimed = bool(getattr(options, "untimed", False))
         results = FOLDER / "results"
         self.path = (results / "quick" if options.quick else results) / f"{name}.json"
         self.data = self._kept()
+        before = self.data.get("machine", {}).get("cpu")
         self.data |= {"benchmark": name, "machine": machine.record(), "settings": settings}
         self.data.setdefault("environments", {})
         self.data.setdefault("measurements", [])
-        if not options.resume or "matrix_products" not in self.data:
+        known = options.resume and "matrix_products" in self.data and self.data["machine"]["cpu"] == before
+        if not known and not self.untimed:
             seconds = 0.05 if options.quick else 0.5
             self.data["matrix_products"] = self._call(Entry("", "", "peak.py", settings={"seconds": seconds}))
 
@@ -86,19 +97,39 @@ class Contest:
                 self.measure(entry, number)
 
     def measure(self, entry: Entry, number: int = 0, timeout: float | None = None) -> dict[str, Any] | None:
-        """One measurement's result, kept at once; None where the contestant failed (which is kept as well)."""
+        """One measurement's result, kept at once; None where the contestant failed (which is kept as well), or another
+        process is at it."""
+        with self._claimed(entry, number) as ours:
+            return self._measured(entry, number, timeout) if ours else None
+
+    @contextmanager
+    def _claimed(self, entry: Entry, number: int) -> Iterator[bool]:
+        CLAIMS.mkdir(exist_ok=True)
+        lock = FileLock(CLAIMS / f"{digest(str(self.path), _identity(self._named(entry, number)))}.lock")
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        with held:
+            yield True
+
+    def _measured(self, entry: Entry, number: int, timeout: float | None) -> dict[str, Any] | None:
+        self.data["measurements"] = self._with_others(self._kept())
         before = self._find(entry, number)
-        if before is not None and self.options.resume and "result" in before:
+        serves = before is not None and "result" in before and (self.untimed or not before.get("untimed"))
+        if before is not None and serves and self.options.resume:
             return before["result"]
-        taken: dict[str, Any] = asdict(entry) | {"settings": self._settings(entry), "number": number}
+        taken = self._named(entry, number)
         taken.pop("given")
+        taken |= {"cpu": self.data["machine"]["cpu"], "threads": self._threads}
         taken |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "load": round(os.getloadavg()[0], 2)}
         taken["commit"] = self.data["machine"]["commit"]
         try:
             taken["result"] = self._call(entry, timeout)
             if self.untimed:
                 taken["untimed"] = True
-                for name in UNTIMED:
+                for name in TIMES:
                     taken["result"].pop(name, None)
             seconds = "untimed" if self.untimed else f"{taken['result'].get('seconds', float('nan')):.2f} s"
             told = f"{seconds} {taken['result'].get('precision', '')}".strip()
@@ -114,8 +145,7 @@ class Contest:
     def _call(self, entry: Entry, timeout: float | None = None) -> dict[str, Any]:
         told = self._settings(entry) | {"given": entry.given}
         script = FOLDER / "contestants" / entry.script
-        count = 1 if self.untimed else self.options.threads
-        threads = {f"{name}_NUM_THREADS": str(count) for name in ("OMP", "MKL", "OPENBLAS")}
+        threads = {f"{name}_NUM_THREADS": str(self._threads) for name in ("OMP", "MKL", "OPENBLAS")}
         environment = dict(os.environ) | OFFLINE | threads
         if entry.environment != OWN:
             environment.pop("PYTHONPATH", None)
@@ -135,33 +165,51 @@ class Contest:
 
     # ---- what was measured ---------------------------------------------------------------------------------------
 
+    @property
+    def _threads(self) -> int:
+        return 1 if self.untimed else self.options.threads
+
     def _settings(self, entry: Entry) -> dict[str, Any]:
-        return entry.settings | {"threads": self.options.threads}
+        return entry.settings | ({"threads": self.options.threads} if self.threads_decide else {})
+
+    def _named(self, entry: Entry, number: int) -> dict[str, Any]:
+        return asdict(entry) | {"settings": self._settings(entry), "number": number}
 
     def _same(self, measurement: dict[str, Any], entry: Entry) -> bool:
-        mine = asdict(entry) | {"settings": self._settings(entry), "number": measurement["number"]}
-        return _identity(mine) == _identity(measurement)
+        return _identity(self._named(entry, measurement["number"])) == _identity(measurement)
 
     def _find(self, entry: Entry, number: int) -> dict[str, Any] | None:
         return next((m for m in self.data["measurements"] if m["number"] == number and self._same(m, entry)), None)
 
-    def results(self, entry: Entry) -> list[dict[str, Any]]:
-        """All results of an entry, by number."""
+    def results(self, entry: Entry, cpu: str | None = None) -> list[dict[str, Any]]:
+        """All results of an entry, by number; or those from one kind of processor."""
         found = [m for m in self.data["measurements"] if "result" in m and self._same(m, entry)]
+        found = [m for m in found if cpu is None or m.get("cpu", cpu) == cpu]
         return [m["result"] for m in sorted(found, key=lambda m: m["number"])]
 
     def values(self, entries: Entry | Iterable[Entry], name: str = "seconds") -> list[float]:
-        """One value of every result of one or more entries."""
+        """One value of every result of one or more entries; of times, those from the processor that most are from."""
         several = [entries] if isinstance(entries, Entry) else entries
-        return [result[name] for entry in several for result in self.results(entry) if name in result]
+        cpu = self.timed_on if name in TIMES else None
+        return [result[name] for entry in several for result in self.results(entry, cpu) if name in result]
+
+    @property
+    def timed_on(self) -> str | None:
+        """The kind of processor that most measurements with a time are from; None where none tells."""
+        timed = (m["cpu"] for m in self.data["measurements"] if "cpu" in m and "seconds" in m.get("result", {}))
+        return next((cpu for cpu, _ in Counter(timed).most_common(1)), None)
+
+    def _with_others(self, kept: dict[str, Any]) -> list[dict[str, Any]]:
+        """What was taken here, and after it all else that the file holds."""
+        mine = {_identity(m) for m in self.taken}
+        return [m for m in kept.get("measurements", []) if _identity(m) not in mine] + self.taken
 
     def write(self) -> None:
         """Keep everything, with what another process has kept meanwhile, wholly or not at all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")), atomic_write(self.path) as file:
-            kept, mine = self._kept(), {_identity(m) for m in self.taken}
-            others = [m for m in kept.get("measurements", []) if _identity(m) not in mine]
-            self.data["measurements"] = others + self.taken
+            kept = self._kept()
+            self.data["measurements"] = self._with_others(kept)
             for name in ("environments", "tables"):
                 self.data[name] = kept.get(name, {}) | self.data.get(name, {})
             json.dump(self.data, file, indent=1, ensure_ascii=False)
@@ -182,8 +230,18 @@ def _identity(measurement: dict[str, Any]) -> tuple[str, ...]:
 
 
 @cache
+def _interpreter(environment: str) -> Path | EnvironmentFailed:
+    try:
+        return python_of(environment)
+    except EnvironmentFailed as problem:  # it is not tried again and again
+        return problem
+
+
 def _python(environment: str) -> Path:
-    return python_of(environment)
+    found = _interpreter(environment)
+    if isinstance(found, EnvironmentFailed):
+        raise found
+    return found
 
 
 @cache

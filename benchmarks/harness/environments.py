@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from filelock import FileLock
+
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".peers"
 OWN = "modicum"
@@ -31,8 +33,10 @@ def python_of(name: str) -> Path:
         return Path(sys.executable)
     python = PEERS / name / "bin" / "python"
     wanted = requirements(name)
-    if not python.is_file() or missing(wanted, versions(python)):
-        make(name, python, wanted)
+    PEERS.mkdir(exist_ok=True)
+    with FileLock(PEERS / f"{name}.lock"):
+        if not python.is_file() or missing(wanted, versions(python)):
+            make(name, python, wanted)
     return python
 
 

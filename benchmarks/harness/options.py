@@ -12,11 +12,13 @@ from harness.environments import ROOT
 from harness.machine import cores
 
 
-def parser(doc: str | None, *, repeats: int, systems: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """A parser with the common options. repeats: measurements of each contestant unless told otherwise."""
+def parser(doc: str | None, *, repeats: int | None = None, systems: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """A parser with the common options. repeats: measurements of each contestant unless told otherwise; None where each
+    is measured once."""
     made = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     made.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", metavar="DIR", help="Parquet sets")
-    made.add_argument("--repeats", type=int, default=repeats, metavar="N", help=f"default {repeats}")
+    if repeats is not None:
+        made.add_argument("--repeats", type=int, default=repeats, metavar="N", help=f"default {repeats}")
     made.add_argument("--threads", type=int, default=threads(), metavar="N", help="for every contestant")
     made.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; kept in results/quick/")
     made.add_argument("--resume", action="store_true", help="keep what is measured already, and measure the rest")
@@ -35,7 +37,7 @@ def parse(made: argparse.ArgumentParser, *sets: str) -> argparse.Namespace:
     """The options, checked. Ends with a message, and without an error, where one of the data sets is missing."""
     chosen = made.parse_args()
     for name in ("repeats", "threads"):
-        if getattr(chosen, name) < 1:
+        if getattr(chosen, name, 1) < 1:
             made.error(f"--{name} must be 1 or more, got {getattr(chosen, name)}")
     if chosen.quick:
         chosen.repeats = 1

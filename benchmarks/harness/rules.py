@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.environments import ROOT
-from modicum.auto.recipes import Recipe, Table, shipped_table
+from modicum.auto.recipes import NEVER, Recipe, Table, shipped_table
 
 EDGES = (20.0, 60.0, 1e6)
 """Labels per class up to which a gain holds; the same for all data sets, fixed before recipes were compared on them."""
@@ -19,8 +19,8 @@ LABELS = (20, 50, 100, 200, 500)
 """Numbers of labels that recipes are compared at."""
 CLASSES = {"trec": 6, "sst2_sentence": 2, "subj": 2, "ag_news": 4, "cola": 2}
 MEASURED = ROOT / "benchmarks" / "results" / "auto_recipes.json"
-NEVER = -1.0
-"""The gain of a recipe that was not measured at so many labels per class."""
+ALIKE = ({"subj", "sst2_sentence"},)
+"""Data sets that share texts: what was measured on one of them does not count as unseen by the other."""
 
 
 class Cell(NamedTuple):
@@ -38,7 +38,7 @@ class Incomplete(Exception):
 
 @cache
 def rules(without: str) -> Table:
-    """The shipped recipes, with the gains that they have on the other data sets.
+    """The shipped recipes, with the gains that they have on the other data sets, and not on those that share its texts.
 
     Raises:
         Incomplete: these are not all measured.
@@ -75,18 +75,19 @@ def gains(
     """By recipe, and for each of ``EDGES``, how much its macro-F1 exceeds the first recipe's.
 
     The mean over data sets, each the mean over its numbers of labels and over seeds, in pairs; None where nothing was
-    measured. without: a data set that is left out, for which the rules are to be tried.
+    measured. without: a data set that is left out, for which the rules are to be tried, with those that are ``ALIKE``.
 
     Raises:
         Incomplete: ``whole`` is asked for, and a recipe was compared on a part of the data sets or of ``LABELS`` only,
             or the first recipe is not measured everywhere.
     """
-    kept = {(c.data, c.labels, c.recipe): c.reached for c in measured if c.data != without}
+    left_out = {without}.union(*(some for some in ALIKE if without in some))
+    kept = {(c.data, c.labels, c.recipe): c.reached for c in measured if c.data not in left_out}
     first, found = table.recipes[0].name, dict[str, tuple[float | None, ...]]()
     for recipe in table.recipes:
         of_edges = []
         for edge in range(len(EDGES)):
-            places = [(d, n) for d in CLASSES for n in LABELS if d != without and _edge(d, n) == edge]
+            places = [(d, n) for d in CLASSES for n in LABELS if d not in left_out and _edge(d, n) == edge]
             seen = [(d, n) for d, n in places if (d, n, recipe.name) in kept]
             if whole and len(seen) != len(places) and (seen or recipe.name == first):
                 lacking = ", ".join(f"{d} with {n}" for d, n in places if (d, n) not in seen)

@@ -12,6 +12,8 @@ from pydantic import Field, field_validator
 from modicum.base.spec import Choice, Record
 from modicum.base.training import Training
 
+NEVER = -1.0
+"""The gain of a recipe that is not to be taken at so many labels per class."""
 AUTO = "auto"
 """The method that chooses among the recipes."""
 SHIPPED = Path(__file__).parent / "recipes.toml"
@@ -69,8 +71,9 @@ class Table(Record):
         return [e for e in self.efforts if e.labels <= labels or e is self.efforts[0]][-1]
 
     def best(self, per_class: float) -> list[Recipe]:
-        """The recipes by their expected gains at so many labels per class, the best first."""
-        return sorted(self.recipes, key=lambda recipe: -recipe.expected(per_class))
+        """The recipes that may be taken at so many labels per class, by their expected gains, the best first."""
+        allowed = [recipe for recipe in self.recipes if recipe.expected(per_class) > NEVER]
+        return sorted(allowed or self.recipes[:1], key=lambda recipe: -recipe.expected(per_class))
 
     def without_search(self) -> Table:
         """The same recipes, of which the one to take where nothing else is known is taken."""
