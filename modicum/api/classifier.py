@@ -288,7 +288,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def _check_kind(self, dataset: Dataset) -> None:
         if self.paired_ is not None and dataset.paired != self.paired_:
             kinds = ("single texts", "pairs of texts")
-            raise SpecError(f"this model was trained on {kinds[self.paired_]}, and these are {kinds[dataset.paired]}")
+            wrong = f"this model was trained on {kinds[self.paired_]}, and these are {kinds[dataset.paired]}"
+            raise SpecError(f"{wrong}: give it texts of its kind, with the columns named where they come from a file")
 
     @staticmethod
     def _plain(texts: Texts) -> Dataset:

@@ -173,7 +173,8 @@ class Dataset:
             except Unusable as problem:
                 why, remedy = problem.args
                 first = self.ids[int(np.argmax(self.labels == old))]
-                rows = f"{int((self.labels == old).sum()):,} rows, the first {first!r}"
+                n = int((self.labels == old).sum())
+                rows = f"{n:,} rows, the first {first!r}" if n > 1 else f"row {first!r}"
                 raise DataError(f"{self.name or 'data set'}: {why} ({rows}); {remedy}") from None
         labels = new[self.labels]
         return replace(self, classes=names, labels=labels, report=_with_labels(self.report, self.task, names, labels))
