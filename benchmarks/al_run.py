@@ -4,8 +4,8 @@
     python benchmarks/al_run.py --tune-small-text    # only choose the learning rate of its full tuning
 
 30 epochs in batches of 32, a new model each round, the same first labels by seed. Every run is kept as soon as it is
-done, so a long comparison can be taken in pieces, by --systems and --seeds; a last call with all seeds and --resume
-shows the whole. Modicum's seeds train in one study and share its seconds; ``modicum-single`` runs a study
+done, so a long comparison can be taken in pieces, by --systems and --seeds; a last call with all seeds, --resume
+and --untimed shows the whole. Modicum's seeds train in one study and share its seconds; ``modicum-single`` runs a study
 a seed. The learning rate of small-text's full tuning is chosen on helpdesk's training messages, 200 labels, and kept.
 """
 
@@ -161,7 +161,7 @@ def row(contest: Contest, system: str, entries: list[Entry], own: float | None) 
 
 def shares(contest: Contest, entries: list[Entry]) -> list[float]:
     """Seconds a run: a study's seconds are shared among its seeds."""
-    return [seconds for entry in entries for seconds in per_run(contest.results(entry))]
+    return [seconds for entry in entries for seconds in per_run(contest.results(entry, timed=True))]
 
 
 def per_run(results: list[dict[str, Any]]) -> list[float]:

@@ -4,10 +4,10 @@
                                     [--systems NAME ...] [--resume] [--untimed] [--quick]
 
 All systems see the same random labels by seed, and are tested on the same texts of the test set, at most 2,000. On each
-set `auto` goes by the gains of its recipes on the other four alone, which ``auto_recipes.py`` measured. Every run is
-kept as soon as it is done, so a long comparison can be taken in pieces with --resume, and in several processes with
---untimed. Times are then taken of a seed or two: --resume --seeds 0, with nothing else at work. What ends last, or a
-call with --resume that finds all measured, prints the tables.
+set `auto` goes by the gains of its recipes on the others alone (SUBJ and SST-2, which share texts, count as one), which
+``auto_recipes.py`` measured. Every run is kept as soon as it is done, so a long comparison can be taken in pieces, and
+in several processes, with --resume --untimed. Times are then taken of a seed or two: --resume --seeds 0, with nothing
+else at work. A last call with --resume --untimed finds all measured, and prints the tables.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,24 @@ def test_times_of_different_machines_are_not_mixed(calls: Calls, monkeypatch: py
     second.measure(ENTRY, 2)
     assert calls.count("peak.py") == 2 and second.timed_on == first.data["machine"]["cpu"]
     assert len(second.results(ENTRY)) == 3 and len(second.values(ENTRY)) == 2
+    assert second.data["matrix_products"]["cpu"] == "another"
+    untold = json.loads(second.path.read_text())
+    for one in untold["measurements"]:
+        one.pop("cpu")
+    second.path.write_text(json.dumps(untold))
+    assert {m["cpu"] for m in contest().data["measurements"]} == {"another"}, "the file's own machine"
+
+
+def test_a_time_that_cannot_be_taken_costs_no_quality(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    contest().measure(ENTRY)
+    timed = contest(untimed=False)
+
+    def fails(*_: object, **__: object) -> dict[str, Any]:
+        raise ContestantFailed("it broke")
+
+    monkeypatch.setattr(Contest, "_call", fails)
+    assert timed.measure(ENTRY) == {"runs": {"0": {"macro_f1": 0.5}}} and timed.errors
+    assert "result" in contest().data["measurements"][0]
 
 
 def test_a_failure_is_kept_and_tried_again(calls: Calls) -> None:

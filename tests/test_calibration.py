@@ -94,4 +94,4 @@ def test_what_cannot_be_calibrated() -> None:
     values = toy_dataset(20, classes=0)
     corpus, settings = Corpus(BACKBONE, values), Training(steps=1, calibrate=2)
     with pytest.raises(SpecError, match="calibrate works on classes"):
-        Engine(BACKBONE, corpus, METHODS.create("head"), settings, "regression", 1)
+        Engine(BACKBONE, corpus, METHODS.create("head"), settings, "regression", 1).fit(jobs_of(values, (10,)))

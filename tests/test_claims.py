@@ -289,7 +289,9 @@ def test_claims_that_were_not_run_say_what_is_missing():
 
 def test_a_value_of_a_list_that_no_row_has_is_named():
     found = verdict(two_methods(), of={"method": ["lora", "prefix"]})
-    assert found.verdict == "supported" and found.notes == ("of: no finished round has method = prefix.",)
+    assert found.verdict == "supported" and found.notes == (
+        "of: no finished round that it selects has method = prefix.",
+    )
 
 
 def test_trials_that_go_on_do_not_count():
@@ -305,7 +307,9 @@ def test_a_value_that_one_data_set_lacks_is_named_with_it():
     both = ["random", "badge"]
     found = verdict(rows, of={"method": "lora", "strategy": both}, against={"method": "full", "strategy": both})
     assert found.n == 12
-    assert found.notes == tuple(f"{side}: no finished round on b has strategy = badge." for side in ("of", "against"))
+    assert found.notes == tuple(
+        f"{side}: no finished round that it selects on b has strategy = badge." for side in ("of", "against")
+    )
 
 
 def test_that_one_pretraining_serves_all_seeds_is_said():

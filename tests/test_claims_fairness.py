@@ -13,7 +13,10 @@ def test_what_one_side_lacks_is_told():
     wanted = {"plain_method": ["adapter", "lora"]}
     found = verdict(plain + tuned, of=wanted | {"tapt": "mlm"}, against=wanted | {"tapt": ""})
     assert found.mean == pytest.approx(0.1)
-    assert found.notes[:2] == ("of: no finished round has plain_method = lora.", "On a, only against has lora.")
+    assert found.notes[:2] == (
+        "of: no finished round that it selects has plain_method = lora.",
+        "On a, only against has lora.",
+    )
     more = [row(0, 0.9, "lora", strategy="entropy")]
     notes = verdict(plain + more, of={"plain_method": "lora"}, against={"plain_method": "adapter"}).notes
     assert notes[0] == "On a, only of has entropy."

@@ -159,6 +159,14 @@ def test_few_seeds_are_undecided_with_a_warning():
     assert document.sections[0].finding.endswith("better on 5 of 5 seeds) is undecided: 5 seeds cannot reach 0.05.")
 
 
+def test_seeds_that_were_enough_are_not_called_too_few():
+    """Six seeds cannot reach 0.05 in two comparisons at once; here the other one, with nine, leaves them all of it."""
+    options = {"methods": ("lora",), "strategies": ("random", "entropy")}
+    made = rows(datasets=("trec",), seeds=9, **options) + rows(datasets=("subj",), seeds=6, **options)
+    document = build_document(source(made))
+    assert document.summary.startswith("Of 2 comparisons with random, 2 came out better") and document.notes == ()
+
+
 def test_methods_are_compared_with_full_under_the_same_strategy():
     found = table(build_document(source(rows(methods=("lora", "full", "bitfit")))), "method")
     assert [(line.group, line.head) for line in found.lines][:2] == [("random", "lora"), ("random", "bitfit")]
@@ -217,6 +225,14 @@ def test_one_seed_says_that_it_has_no_interval(tmp_path):
 def test_without_random_the_headline_says_so():
     finding = build_document(source(rows(strategies=("entropy", "badge")))).sections[0].finding
     assert finding.endswith("no random baseline was run, so whether choosing pays is open.")
+
+
+def test_a_method_that_was_run_with_random_alone_beats_no_strategy():
+    made = [
+        row for row in rows(strategies=("random", "badge")) if (row["method"], row["strategy"]) != ("lora", "badge")
+    ]
+    finding = build_document(source(made)).sections[0].finding
+    assert finding.endswith("; lora was run with random alone.") and "lora × random has the highest" in finding
 
 
 def test_unfinished_trials_are_named_and_only_common_rounds_used():

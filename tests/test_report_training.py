@@ -52,6 +52,13 @@ def test_one_method_has_a_bar_for_each_strategy():
     assert [panel.title for panel in sheet.panels] == ["lora"] and "badge 71.0 % unforgettable" in sheet.panels[0].label
 
 
+def test_a_dash_is_not_the_least_deviation():
+    made = [row for row in rows(strategies=("random", "badge")) if row["strategy"] == "badge" or row["seed"] == 0]
+    found = table(build_document(source(made)), "variability")
+    dashes = [item for line in found.lines for item in line.items if item.text in ("–", "nan")]
+    assert dashes and not any(item.mark for item in dashes)
+
+
 # Examples
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from toy_study import Watcher, backbone, data_folder, run, study
 
 from modicum.analysis.cka import linear_cka
@@ -30,6 +31,13 @@ from modicum.study.spec import Data, Study, parse_study, read_study
 PAPERS = Path(__file__).resolve().parents[1] / "papers"
 STUDIES = sorted((PAPERS.parent / "benchmarks" / "studies").glob("*.toml"))
 MLM = {"objective": "mlm", "epochs": 2, "batch_size": 16}
+
+
+def test_the_manifest_tells_the_threads_of_trials_with_a_time_limit(tmp_path: Path) -> None:
+    plain, timed = study(methods=["head"]), study(methods=["head"], training={"seconds": [0.01]})
+    machines = [run(one, tmp_path / str(i)).manifest["machine"] for i, one in enumerate((plain, timed))]
+    assert "threads_under_a_time_limit" not in machines[0]
+    assert machines[1]["threads_under_a_time_limit"] == torch.get_num_threads()
 
 
 # ---- pretraining -----------------------------------------------------------------------------------------------------

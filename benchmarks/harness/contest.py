@@ -70,23 +70,31 @@ class Contest:
         results = FOLDER / "results"
         self.path = (results / "quick" if options.quick else results) / f"{name}.json"
         self.data = self._kept()
-        before = self.data.get("machine", {}).get("cpu")
         self.data |= {"benchmark": name, "machine": machine.record(), "settings": settings}
         self.data.setdefault("environments", {})
         self.data.setdefault("measurements", [])
-        known = options.resume and "matrix_products" in self.data and self.data["machine"]["cpu"] == before
-        if not known and not self.untimed:
+        peak = self.data.get("matrix_products", {})
+        if not self.untimed and not (options.resume and peak.get("cpu") == self.cpu):
             seconds = 0.05 if options.quick else 0.5
-            self.data["matrix_products"] = self._call(Entry("", "", "peak.py", settings={"seconds": seconds}))
+            peak = self._call(Entry("", "", "peak.py", settings={"seconds": seconds}))
+            self.data["matrix_products"] = peak | {"cpu": self.cpu}
+
+    @property
+    def cpu(self) -> str:
+        """This machine's kind of processor."""
+        return str(self.data["machine"]["cpu"])
 
     def _kept(self) -> dict[str, Any]:
         if not self.path.is_file():
             return {}
         try:
-            return json.loads(self.path.read_text(encoding="utf-8"))
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
         except ValueError:
             shown = self.path.relative_to(ROOT)
             raise SystemExit(f"{shown} is no JSON: remove it, and what it held is measured again") from None
+        for one in (*kept.get("measurements", []), kept.get("matrix_products", {})):
+            one.setdefault("cpu", kept.get("machine", {}).get("cpu"))  # files of one machine did not tell it each time
+        return kept
 
     # ---- measuring -----------------------------------------------------------------------------------------------
 
@@ -97,8 +105,8 @@ class Contest:
                 self.measure(entry, number)
 
     def measure(self, entry: Entry, number: int = 0, timeout: float | None = None) -> dict[str, Any] | None:
-        """One measurement's result, kept at once; None where the contestant failed (which is kept as well), or another
-        process is at it."""
+        """One measurement's result, kept at once; None where the contestant failed (which is kept as well), or where
+        another process is at it and none waits, as with ``--untimed``."""
         with self._claimed(entry, number) as ours:
             return self._measured(entry, number, timeout) if ours else None
 
@@ -107,7 +115,7 @@ class Contest:
         CLAIMS.mkdir(exist_ok=True)
         lock = FileLock(CLAIMS / f"{digest(str(self.path), _identity(self._named(entry, number)))}.lock")
         try:
-            held = lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0 if self.untimed else -1)
         except Timeout:
             yield False
             return
@@ -122,7 +130,7 @@ class Contest:
             return before["result"]
         taken = self._named(entry, number)
         taken.pop("given")
-        taken |= {"cpu": self.data["machine"]["cpu"], "threads": self._threads}
+        taken |= {"cpu": self.cpu, "threads": self._threads}
         taken |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "load": round(os.getloadavg()[0], 2)}
         taken["commit"] = self.data["machine"]["commit"]
         try:
@@ -136,6 +144,8 @@ class Contest:
         except (ContestantFailed, EnvironmentFailed) as problem:
             taken["error"] = told = str(problem).replace(str(ROOT), ".")
             self.errors.append(f"{entry.work} · {entry.system}: {told}")
+            if before is not None and "result" in before and self.options.resume:
+                return before["result"]  # its time could not be taken; its quality stays
         self.taken = [m for m in self.taken if _identity(m) != _identity(taken)] + [taken]
         self.data["environments"][entry.environment] = _environment(entry.environment)
         self.write()
@@ -181,23 +191,25 @@ class Contest:
     def _find(self, entry: Entry, number: int) -> dict[str, Any] | None:
         return next((m for m in self.data["measurements"] if m["number"] == number and self._same(m, entry)), None)
 
-    def results(self, entry: Entry, cpu: str | None = None) -> list[dict[str, Any]]:
-        """All results of an entry, by number; or those from one kind of processor."""
+    def results(self, entry: Entry, *, timed: bool = False) -> list[dict[str, Any]]:
+        """All results of an entry, by number; or those with a time, from the processor that most of these are from."""
         found = [m for m in self.data["measurements"] if "result" in m and self._same(m, entry)]
-        found = [m for m in found if cpu is None or m.get("cpu", cpu) == cpu]
+        if timed:
+            cpu = self.timed_on
+            found = [m for m in found if "seconds" in m["result"] and m.get("cpu") == cpu]
         return [m["result"] for m in sorted(found, key=lambda m: m["number"])]
 
     def values(self, entries: Entry | Iterable[Entry], name: str = "seconds") -> list[float]:
-        """One value of every result of one or more entries; of times, those from the processor that most are from."""
+        """One value of every result of one or more entries; of times, those from one kind of processor alone."""
         several = [entries] if isinstance(entries, Entry) else entries
-        cpu = self.timed_on if name in TIMES else None
-        return [result[name] for entry in several for result in self.results(entry, cpu) if name in result]
+        results = (result for entry in several for result in self.results(entry, timed=name in TIMES))
+        return [result[name] for result in results if name in result]
 
     @property
     def timed_on(self) -> str | None:
-        """The kind of processor that most measurements with a time are from; None where none tells."""
-        timed = (m["cpu"] for m in self.data["measurements"] if "cpu" in m and "seconds" in m.get("result", {}))
-        return next((cpu for cpu, _ in Counter(timed).most_common(1)), None)
+        """The kind of processor that most measurements with a time are from; None where there is none."""
+        timed = Counter(m.get("cpu") for m in self.data["measurements"] if "seconds" in m.get("result", {}))
+        return next((cpu for cpu, _ in timed.most_common(1)), None)
 
     def _with_others(self, kept: dict[str, Any]) -> list[dict[str, Any]]:
         """What was taken here, and after it all else that the file holds."""

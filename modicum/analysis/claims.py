@@ -198,11 +198,15 @@ def _gaps(claim: Claim, rows: Sequence[Row], datasets: Sequence[str]) -> list[st
     found = []
     for side, wanted in claim.sides.items():
         everywhere = partly_absent(wanted, rows)
-        found += [f"{side}: no finished round has {gap}." for gap in everywhere]
+        found += [f"{side}: no finished round that it selects has {gap}." for gap in everywhere]
         for name in dict.fromkeys(datasets):
             here = {k: v for k, v in wanted.items() if k != "dataset"}
             gaps = partly_absent(here, [row for row in rows if row["dataset"] == name])
-            found += [f"{side}: no finished round on {name} has {gap}." for gap in gaps if gap not in everywhere]
+            found += [
+                f"{side}: no finished round that it selects on {name} has {gap}."
+                for gap in gaps
+                if gap not in everywhere
+            ]
     return found
 
 

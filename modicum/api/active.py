@@ -51,6 +51,7 @@ class ActiveLearner:
         self.classes = tuple(map(str, classes))
         self._task: Task = task
         self._template = Classifier(seed=seed, **options)
+        self._template.checked()
         self._engine: Engine | None = None
         choice = Choice.of(strategy or ("entropy" if task == "classification" else "coreset"), "strategy")
         self.learner = Learner(

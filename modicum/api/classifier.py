@@ -14,6 +14,8 @@ from modicum.analysis.metrics import evaluate
 from modicum.api.backbones import shared_backbone
 from modicum.api.texts import Texts, split_pairs
 from modicum.auto.engine import (
+    CHOSEN,
+    LENGTH,
     Auto,
     AutoEngine,
     check_left_open,
@@ -261,18 +263,20 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def _method_choice(self) -> Choice:
         return Choice.of(self.method, "method")
 
-    def _method(self) -> Method | Auto:
-        return make_method(self._method_choice())
+    def checked(self) -> tuple[Method | Auto, Training]:
+        """Method and training by these settings; wrong ones are told here, before a backbone is loaded."""
+        method, training = make_method(self._method_choice()), self._training()
+        Pretraining.of(self.tapt)
+        if isinstance(method, Auto):
+            check_left_open(training, (*CHOSEN, *LENGTH))
+        return method, training
 
     def _training(self) -> Training:
         return self.training if isinstance(self.training, Training) else Training(**(self.training or {}))
 
     def engine(self, dataset: Dataset, task: Task, outputs: int) -> Engine:
         """What trains and scores on a data set with these settings; outputs: classes, or 1 for regression."""
-        method, training = self._method(), self._training()  # wrong settings are told before a backbone is loaded
-        if isinstance(method, Auto):
-            check_left_open(training, ("epochs", "min_steps", "steps"))
-        Pretraining.of(self.tapt)
+        method, training = self.checked()
         backbone = self.loaded_backbone()
         return make_engine(backbone, Corpus(backbone, dataset), method, training, task, outputs)
 

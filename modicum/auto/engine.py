@@ -23,8 +23,10 @@ from modicum.engine.fit import Fitted
 from modicum.methods import METHODS
 from modicum.methods.base import Method
 
-CHOSEN = ("objective", "head_start", "prototypes")
-"""What ``auto`` chooses beside the method and the length of training."""
+CHOSEN = ("objective", "head_start", "prototypes", "seconds")
+"""What ``auto`` chooses beside the method, for which nothing else can be set."""
+LENGTH = ("epochs", "min_steps", "steps")
+"""What it chooses, too, and a study may set for other methods beside it."""
 TIMED = 3
 """Steps by which the length of a training is told before it is done."""
 

@@ -43,8 +43,9 @@ class Recipe(Record):
         return values
 
     def over(self, training: Training) -> Training:
-        """The training of this recipe; what it does not say is as asked for."""
-        return Training(**{**training.model_dump(), **self.training})
+        """The training of this recipe: what it does not say is as asked for, but for the number of steps, which is a
+        length for other methods."""
+        return Training(**{**training.model_dump(exclude={"steps"}), **self.training})
 
     def expected(self, per_class: float) -> float:
         """The gain that the table holds at so many labels per class."""

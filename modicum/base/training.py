@@ -179,9 +179,7 @@ class FitJob:
 
     def same_as(self, other: FitJob) -> bool:
         """Whether both would train the very same model."""
-        mine, theirs = (
-            (one.ids, one.seed, one.round, frozenset(one.apart) if one.apart else None) for one in (self, other)
-        )
+        mine, theirs = ((one.ids, one.seed, one.round, frozenset(one.apart)) for one in (self, other))
         alike = (self.weights is None) == (other.weights is None)
         alike = alike and (self.weights is None or np.array_equal(self.weights, other.weights))  # type: ignore[arg-type]
         return mine == theirs and alike and np.array_equal(self.targets, other.targets)

@@ -58,8 +58,6 @@ class Engine:
         self.training, self.task, self.outputs = training, task, outputs
         self.start, self.test, self.classes = start, test, corpus.dataset.classes
         self.objective = objective_of(training, task)
-        if task == "regression":
-            _check_for_values(training)
 
     @property
     def runs_per_bank(self) -> int:
@@ -78,6 +76,7 @@ class Engine:
         """
         if not jobs:
             return []
+        check_task(self.training, self.task)
         different, which = distinct(jobs)
         done = self._in_banks(different, on_fit)
         if self.training.calibrate:
@@ -242,7 +241,14 @@ class Engine:
         return found
 
 
-def _check_for_values(training: Training) -> None:
+def check_task(training: Training, task: Task) -> None:
+    """Refuse settings for classes where labels are values.
+
+    Raises:
+        SpecError: there is one.
+    """
+    if task == "classification":
+        return
     for name in ("calibrate", "drop_forgotten", "self_training", "balanced"):
         if getattr(training, name):
             raise SpecError(f"{name} works on classes, and these labels are values: leave it out of [training]")

@@ -88,7 +88,7 @@ class Run:
         kind = torch.int64 if task == "classification" else torch.float32
         self.targets = torch.from_numpy((np.asarray(job.targets) - self.mean) / self.std).to(kind)
         self.weights = None if job.weights is None else torch.from_numpy(np.asarray(job.weights, np.float32))
-        if training.balanced and task == "classification":
+        if training.balanced:
             of_class = balanced_weights(self.targets, outputs)[self.targets]
             self.weights = of_class if self.weights is None else self.weights * of_class
         self.dropout = stream(job.seed, "dropout", job.round)

@@ -65,9 +65,8 @@ def out_of_fold(
 
 def part(job: FitJob, keep: np.ndarray) -> FitJob:
     """The job with those of its examples alone that are to be kept, (n,) bool; the others are set apart."""
-    ids, left = (
-        tuple(example for example, kept in zip(job.ids, keep.tolist(), strict=True) if kept is wanted)
-        for wanted in (True, False)
-    )
+    marked = list(zip(job.ids, keep.tolist(), strict=True))
+    ids = tuple(example for example, kept in marked if kept)
+    left = tuple(example for example, kept in marked if not kept)
     weights = None if job.weights is None else job.weights[keep]
     return replace(job, ids=ids, targets=job.targets[keep], weights=weights, apart=job.apart + left)

@@ -17,6 +17,7 @@ from modicum.data.shipped import shipped
 from modicum.data.sources import load
 from modicum.engine.backbone import Backbone
 from modicum.engine.cache import Corpus
+from modicum.engine.engine import check_task
 from modicum.strategies import STRATEGIES, make_warm
 from modicum.strategies.base import Strategy
 from modicum.study.spec import BackboneSettings, Choice, Data, Study, Trial
@@ -143,6 +144,8 @@ def prepare(study: Study, backbone: Backbone, folder: Path) -> list[Prepared]:
 
 def _check_loop(grid: Study, title: str, train: Dataset) -> None:
     loop = grid.loop
+    for training in grid.trainings:
+        check_task(training, train.task)
     if any(training.self_training for training in grid.trainings) and loop.schedule(len(train))[-1] >= len(train):
         raise SpecError(
             f"self_training needs unlabelled texts, and in the last round all {len(train)} of {title!r} are labelled: "

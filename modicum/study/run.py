@@ -74,7 +74,7 @@ def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | No
         todo = [keys for keys in store.gangs() if any(key in trials and not _is_over(store, key) for key in keys)]
         timed = [keys for keys in todo if any(trials[key].training.seconds for key in keys if key in trials)]
         shared = [keys for keys in todo if keys not in timed]
-        workers = min(workers, len(shared)) if shared else workers
+        workers = max(1, min(workers, len(shared)))
         now = manifest(study, backbone, sets, workers)
         names = {key: {"dataset": t.dataset, "backbone": t.backbone, "part": t.part} for key, t in trials.items()}
         store.set_meta(
@@ -84,7 +84,7 @@ def run_study(study: Study, out: Path, watcher: Watcher, backbone: Backbone | No
         )
         rounds = sum(len(trial.loop.schedule(len(_set_of(trial, sets).train))) for trial in trials.values())
         watcher.started(study, len(trials), rounds, _rounds_done(store, trials))
-        if workers > 1 and shared:
+        if workers > 1:
             for data in sets:
                 _ = data.pool.tokens, data.test.tokens  # made once, for all processes
             run_side_by_side(study, out, [_named(keys, trials) for keys in shared], workers, watcher, _apart)
