@@ -192,7 +192,7 @@ def test_a_plateau_ends_a_loop() -> None:
     for kappa in (None, 0.995, 0.5, 0.99, 1.0):
         assert learner.stopped is None
         turn(learner, **({} if kappa is None else {"kappa": kappa}))
-    assert learner.stopped == "predictions agreed with a kappa of 0.99 or more in 2 rounds"
+    assert learner.stopped == "predictions agreed (kappa ≥ 0.99) in 2 rounds"
 
 
 def test_an_empty_pool_ends_a_loop_only_when_all_is_answered() -> None:

@@ -32,5 +32,5 @@ class Stopping(Record):
         if self.plateau is not None:
             recent = [r.get("kappa") for r in records[-self.patience :]]
             if len(recent) == self.patience and all(k is not None and k >= self.plateau for k in recent):
-                return f"predictions agreed with a kappa of {self.plateau:g} or more in {self.patience} rounds"
+                return f"predictions agreed (kappa ≥ {self.plateau:g}) in {self.patience} rounds"
         return None
