@@ -30,7 +30,7 @@ def main() -> None:
     train, one = dataset(given.texts, given.labels), dataset(given.texts[:1], given.labels[:1])
     model = classifiers(told, len(classes)).new()
     with stopwatch(result):
-        model.fit(train, validation_set=one, early_stopping="none", model_selection="none")
+        model.fit(train, validation_set=one, early_stopping="none")
     proba = model.predict_proba(dataset(given.tested, given.truth))
     report(**result, runs={str(told["seed"]): judged(given.truth, proba)})
 
