@@ -9,7 +9,6 @@ import numpy as np
 
 from modicum.api.classifier import Classifier
 from modicum.api.texts import Texts, split_pairs
-from modicum.auto.engine import AutoEngine
 from modicum.base.errors import SpecError, UnknownName
 from modicum.base.spec import Choice
 from modicum.base.types import ExampleId, Task
@@ -111,9 +110,7 @@ class ActiveLearner:
             return
         engine = self._engine_for()
         fitted = engine.fit([self.learner.job()])[0]
-        self._model = Classifier(**self._template.get_params())
-        self._model.adopt(fitted, self._task, self.classes, self.dataset.paired)
-        self._model.chosen_ = engine.chosen[0] if isinstance(engine, AutoEngine) else None
+        self._model = Classifier(**self._template.get_params()).adopt(engine, fitted, self.classes)
         self.learner.accept({"steps": fitted.steps, "train_loss": fitted.loss})
         self._trained_on = told
 

@@ -119,8 +119,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.begin(engine, texts, on_epoch)
         ids = tuple(dataset.ids[int(i)] for i in chosen)
         fitted = engine.fit([FitJob(ids, dataset.labels[chosen], self.seed, 0)])[0]
-        self.chosen_ = engine.chosen[0] if isinstance(engine, AutoEngine) else None
-        return self.adopt(fitted, dataset.task, dataset.classes, dataset.paired)
+        return self.adopt(engine, fitted, dataset.classes)
 
     def begin(self, engine: Engine, texts: Dataset | None = None, on_epoch: OnEpoch | None = None) -> None:
         """Let an engine's runs begin from what ``tapt`` makes of the texts, by default the engine's own."""
@@ -129,13 +128,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
             corpus = engine.corpus if texts is None else Corpus(engine.backbone, texts)
             engine.start = pretrain(engine.backbone, corpus, engine.method, settings, on_epoch).adapter
 
-    def adopt(self, fitted: Fitted, task: Task, classes: Sequence[str], paired: bool) -> Self:
-        """Become the classifier that an engine has trained on this backbone with this method. paired: on pairs."""
-        self.task_: Task = task
+    def adopt(self, engine: Engine, fitted: Fitted, classes: Sequence[str]) -> Self:
+        """Become the classifier that an engine has trained, alone, on this backbone with this method."""
+        self.task_: Task = engine.task
         self.class_names_ = tuple(classes)
         self.classes_ = np.array(self.class_names_)
         self.weights_, self.n_parameters_, self.n_steps_ = fitted.weights, fitted.parameters, fitted.steps
-        self.recipe_, self.paired_ = fitted.recipe, paired
+        self.recipe_, self.paired_ = fitted.recipe, engine.corpus.dataset.paired
+        self.chosen_ = engine.chosen[0] if isinstance(engine, AutoEngine) else None
         return self
 
     # ---- using ---------------------------------------------------------------------------------------------------

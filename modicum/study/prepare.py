@@ -135,14 +135,14 @@ def prepare(study: Study, backbone: Backbone, folder: Path) -> list[Prepared]:
             raise SpecError(f"data sets {twin!r} and {data.title!r} hold the same examples: leave one of them out")
         for grid in study.grids:
             if data in grid.data:
-                _check_loop(grid, data.title, train)
+                _check_grid(grid, data.title, train)
         if 0 < len(test) < 4 and study.layer_similarity:
             raise SpecError(f"layer_similarity needs 4 test texts or more, and {data.title!r} has {len(test)}")
         ready.append(Prepared(data.title, Corpus(backbone, train, folder), Corpus(backbone, test, folder)))
     return ready
 
 
-def _check_loop(grid: Study, title: str, train: Dataset) -> None:
+def _check_grid(grid: Study, title: str, train: Dataset) -> None:
     loop = grid.loop
     for training in grid.trainings:
         check_task(training, train.task)

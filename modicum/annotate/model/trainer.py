@@ -155,7 +155,7 @@ class Trainer:
         engine = classifier.engine(corpus.dataset, "classification", len(settings.classes))
         engine.corpus = corpus  # it has the tokens of trainings before
         fitted = engine.fit([job])[0]
-        return engine, classifier.adopt(fitted, "classification", settings.classes, corpus.dataset.paired), fitted
+        return engine, classifier.adopt(engine, fitted, settings.classes), fitted
 
     @staticmethod
     def _job(known: Known, corpus: Corpus, rows: np.ndarray, round_: int) -> FitJob:
