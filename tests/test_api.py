@@ -92,6 +92,31 @@ def test_mistakes_are_told(settings: dict[str, object], texts: object, error: ty
         classifier(**settings).fit(texts, LABELS)  # type: ignore[arg-type]
 
 
+def test_a_class_may_have_a_single_example() -> None:
+    one = LABELS.index("class-2")
+    at = [i for i, label in enumerate(LABELS) if label != "class-2" or i == one][:40]
+    for settings in (
+        {},
+        {"training": {**QUICK, "calibrate": 3, "head_start": "probe"}},
+        {"method": "auto", "training": None},
+    ):
+        model = classifier(**settings).fit([TEXTS[i] for i in at], [LABELS[i] for i in at])
+        assert list(model.classes_) == ["class-0", "class-1", "class-2"]
+        assert model.score([TEXTS[i] for i in at], [LABELS[i] for i in at]) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a"] * 4, "^the texts given: training needs two classes or more, but all 4 labelled rows are 'a'"),
+        (["a", "b", "c", "d"], "^the texts given: training needs a class with two examples or more, but each of 4 "),
+    ],
+)
+def test_labels_that_teach_nothing_are_refused(labels: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        classifier().fit(TEXTS[:4], labels)
+
+
 @pytest.mark.parametrize(
     "strategy", ["random", "entropy", "coreset", "dal", "badge", "typiclust", {"name": "bald", "passes": 3}]
 )

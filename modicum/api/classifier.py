@@ -29,6 +29,7 @@ from modicum.base.spec import Choice
 from modicum.base.training import FitJob, Pretraining, Training
 from modicum.base.types import Signal, Task
 from modicum.data.dataset import Dataset
+from modicum.data.labels import check_present
 from modicum.engine.backbone import Backbone, Pooling
 from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
@@ -84,7 +85,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     # ---- training ------------------------------------------------------------------------------------------------
 
     def fit(self, texts: Texts, labels: Sequence[Any] | np.ndarray, unlabelled: Texts | None = None) -> Self:
-        """Train on n texts (or pairs of texts) and their labels.
+        """Train on n texts (or pairs of texts) and their labels, of which some classes may have one example only.
 
         unlabelled: more texts, which ``tapt`` and ``self_training`` learn from, too.
 
@@ -93,7 +94,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
             SpecError: wrong settings.
         """
         firsts, pairs = split_pairs(texts)
-        dataset = Dataset.from_lists(firsts, labels, pairs=pairs, name="the texts given")
+        # a file's class of one row is taken for a slip; here, among few labels drawn at random, it is none
+        dataset = Dataset.from_lists(firsts, labels, pairs=pairs, name="the texts given", for_training=False)
+        if dataset.task == "classification":
+            counts = np.bincount(dataset.labels[dataset.is_labelled], minlength=len(dataset.classes))
+            check_present(int(counts.sum()), dataset.classes, counts, dataset.name)
         given = list(labels)
         self.fit_dataset(dataset, None if unlabelled is None else self._with_more(dataset, firsts, pairs, unlabelled))
         if dataset.task == "classification":

@@ -134,17 +134,22 @@ def class_position(name: str, classes: Sequence[str]) -> int:
 
 
 def check_present(labelled: int, classes: Sequence[str], counts: np.ndarray, source: str) -> None:
-    """Refuse labels of one class only. counts: (C,) labelled rows of each class.
+    """Refuse labels of one class only, and of which no two agree. counts: (C,) labelled rows of each class.
 
     Raises:
-        DataError: all labelled rows belong to one class.
+        DataError: all labelled rows belong to one class, or each to another.
     """
+    where = f"{source}: " if source else ""
     if labelled and np.count_nonzero(counts) == 1:
         only = classes[int(np.argmax(counts))]
-        where = f"{source}: " if source else ""
         raise DataError(
             f"{where}training needs two classes or more, but all {labelled:,} labelled rows are {only!r};"
             " add examples of another class, or check that the right column is the label"
+        )
+    if labelled and counts.max() == 1:
+        raise DataError(
+            f"{where}training needs a class with two examples or more, but each of {labelled:,} labelled rows has one"
+            " of its own; add examples, check that the right column is the label, or give values as numbers"
         )
 
 
