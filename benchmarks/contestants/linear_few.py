@@ -15,8 +15,8 @@ from common import judged, model_folder, report, settings, stopwatch
 from few import work
 from sentence_transformers import SentenceTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.model_selection import StratifiedKFold
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 PENALTIES = [0.1, 1.0, 10.0, 100.0]
 """Inverse strengths, C."""
@@ -40,13 +40,11 @@ def main() -> None:
 
 
 def regression(penalty: str, labels: np.ndarray, seed: int) -> Any:
-    folds = min(5, int(np.unique(labels, return_counts=True)[1].min()))
+    model, folds = LogisticRegression(max_iter=1000), min(5, int(np.unique(labels, return_counts=True)[1].min()))
     if penalty == "default" or folds < 2:
-        return LogisticRegression(max_iter=1000)
+        return model
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return LogisticRegressionCV(
-        Cs=PENALTIES, cv=parts, scoring="f1_macro", max_iter=1000, l1_ratios=(0,), use_legacy_attributes=False
-    )
+    return GridSearchCV(model, {"C": PENALTIES}, cv=parts, scoring="f1_macro")
 
 
 if __name__ == "__main__":
