@@ -121,7 +121,15 @@ def test_the_trainings_of_a_search_are_known_beforehand() -> None:
 
     choose(JOB, known, count)
     assert trainings_of_search(known, 300) == sum(taken) == 3 * 3 + 3 * 2
-    assert trainings_of_search(known.without_search(), 300) == trainings_of_search(table(recipe("a")), 300) == 0
+    assert trainings_of_search(known.without_search(), 300) == 0
+
+
+def test_one_recipe_alone_is_cross_validated_for_its_calibration() -> None:
+    asked: list[tuple[str, int]] = []
+    known = table(recipe("a"), rungs=2, folds=3)
+    chosen = choose(JOB, known, judged({"a": 0.6}, asked))
+    assert asked == [("a", 0)] and trainings_of_search(known, 300) == 3
+    assert chosen.said is not None and chosen.reason == "the usual recipe, for 300 labels"
 
 
 def test_macro_f1_is_over_the_classes_there_are() -> None:

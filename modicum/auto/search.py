@@ -53,7 +53,7 @@ class Chosen:
 def choose(
     job: FitJob, table: Table, cross_validate: CrossValidate, limit: float | None = None, cost: Cost | None = None
 ) -> Chosen:
-    """The recipe for these labels.
+    """The recipe for these labels. One that is alone to be tried is cross-validated, too, for its calibration.
 
     limit: seconds that search and the training to come may take together; a comparison that does not fit is left out,
     by what ``cost`` says of one training. The training to come is done in any case.
@@ -63,8 +63,9 @@ def choose(
     per_class = labels / len(counts)
     effort = table.effort(labels)
     every = [Tried(recipe, recipe.expected(per_class)) for recipe in table.best(per_class)[: effort.recipes]]
-    if not effort.rungs or len(every) == 1 or counts.max() < 2:
-        return Chosen(every[0].recipe, f"the usual recipe, for {labels} labels", tuple(every), None)
+    usual = f"the usual recipe, for {labels} labels"
+    if not effort.rungs or counts.max() < 2:
+        return Chosen(every[0].recipe, usual, tuple(every), None)
     left, short, dearest = list(every), False, 0.0
     for rung in range(effort.rungs):
         for tried in left:
@@ -85,7 +86,8 @@ def choose(
     seen = [tried for tried in every if tried.scores]
     if len(seen) < 2:
         said = seen[0].said[0] if seen else None
-        return Chosen(every[0].recipe, "the usual recipe, there being no time to compare", tuple(every), said)
+        reason = usual if len(every) == 1 else "the usual recipe, there being no time to compare"
+        return Chosen(every[0].recipe, reason, tuple(every), said)
     best = max(seen, key=lambda tried: tried.gain)
     reason = f"best of {len(seen)} by cross-validation on {labels} labels, weighed against what is usual"
     said = best.said[-1]  # of one model, as the one to be calibrated is; a mean over rungs would be less sure
@@ -97,9 +99,10 @@ def trainings_of_search(table: Table, labels: int) -> int:
     effort, total = table.effort(labels), 0
     left = min(effort.recipes, len(table.recipes))
     for _ in range(effort.rungs):
-        if left > 1:
-            total += effort.folds * left
-            left = _half(left)
+        total += effort.folds * left
+        left = _half(left)
+        if left == 1:
+            break
     return total
 
 
