@@ -78,7 +78,7 @@ def entries(system: str, name: str, labels: int, options: Any, data: str) -> lis
         "huggingface-long": {"epochs": epochs, "batch": 32, "learning_rate": 1e-3},
     }.get(system, {})
     if system == "auto":
-        table = (shipped_table() if options.quick else rules(name)).model_dump(mode="json")
+        table = (shipped_table() if options.quick else rules(name, labels)).model_dump(mode="json")
         given, more = given | {"table": table}, {"evidence": labels <= FORETOLD, "table": digest(table)}
     script, environment = {
         "auto": ("modicum_few.py", OWN),

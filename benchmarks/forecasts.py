@@ -50,7 +50,7 @@ def cases() -> list[Case]:
         if one["system"] != "auto" or "result" not in one:
             continue
         told = one["settings"]
-        if told["table"] == digest(rules(told["dataset"]).model_dump(mode="json")):
+        if told["table"] == digest(rules(told["dataset"], told["labels"]).model_dump(mode="json")):
             kept[told["dataset"], told["seed"], told["labels"]] = one["result"]
     found = []
     for (data, seed, labels), result in kept.items():
