@@ -98,7 +98,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         dataset = Dataset.from_lists(firsts, labels, pairs=pairs, name="the texts given", for_training=False)
         if dataset.task == "classification":
             counts = np.bincount(dataset.labels[dataset.is_labelled], minlength=len(dataset.classes))
-            check_present(int(counts.sum()), dataset.classes, counts, dataset.name)
+            check_present(dataset.classes, counts, dataset.name)
         given = list(labels)
         self.fit_dataset(dataset, None if unlabelled is None else self._with_more(dataset, firsts, pairs, unlabelled))
         if dataset.task == "classification":

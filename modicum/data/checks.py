@@ -167,8 +167,7 @@ def _check_counts(
         renumbered = np.full(len(classes) + 1, -1, np.int64)  # -1, no label, is the last
         renumbered[kept] = np.arange(len(kept))
         classes, labels = tuple(classes[at] for at in kept), renumbered[labels]
-    labelled = labels[labels >= 0]
-    check_present(len(labelled), classes, np.bincount(labelled, minlength=len(classes)), bad.source)
+    check_present(classes, np.bincount(labels[labels >= 0], minlength=len(classes)), bad.source)
     return rows, classes, labels
 
 

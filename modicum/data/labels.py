@@ -133,14 +133,14 @@ def class_position(name: str, classes: Sequence[str]) -> int:
     raise Unusable(why, "correct it, or add it to the classes")
 
 
-def check_present(labelled: int, classes: Sequence[str], counts: np.ndarray, source: str) -> None:
+def check_present(classes: Sequence[str], counts: np.ndarray, source: str) -> None:
     """Refuse labels of one class only, and of which no two agree. counts: (C,) labelled rows of each class.
 
     Raises:
         DataError: all labelled rows belong to one class, or each to another.
     """
-    where = f"{source}: " if source else ""
-    if labelled and np.count_nonzero(counts) == 1:
+    labelled, where = int(counts.sum()), f"{source}: " if source else ""
+    if np.count_nonzero(counts) == 1:
         only = classes[int(np.argmax(counts))]
         raise DataError(
             f"{where}training needs two classes or more, but all {labelled:,} labelled rows are {only!r};"
