@@ -75,7 +75,7 @@ def test_advice(modicum, files: Path) -> None:
     assert found["strategy"] == "entropy" and found["recipe"] in {one.name for one in shipped_table().recipes}
     code, out, err = modicum(*asked, "--labels-at", 30)
     assert code == 0, err
-    assert "30 labels in 3 classes" in out and "Label next by entropy" in out and "not measured" in out
+    assert "30 labels in 3 classes" in out and "Label next by entropy" in out and "such intervals" in out
     for more, message in (
         (("--labels", 20), "more than the 48 that there are"),
         (("--labels-at", 10), "--labels-at must be 20 or more for advice"),

@@ -44,6 +44,18 @@ class Curves(Record):
     noise: float = Field(gt=0)
 
 
+class Checked(Record):
+    """How far forecasts were right on data sets that they were not fitted on.
+
+    held: share of the 90 % intervals that held. labels: the fewest and the most that were foretold.
+    """
+
+    data_sets: int = Field(ge=1)
+    forecasts: int = Field(ge=1)
+    held: float = Field(ge=0, le=1)
+    labels: tuple[int, int]
+
+
 class Known(Record):
     """What does not come from the labels at hand. rare_share: of the labels, below which a class is rare.
 
@@ -51,6 +63,7 @@ class Known(Record):
     """
 
     curves: Curves
+    checked: Checked
     usual: str
     rare: str
     rare_share: float = Field(gt=0, lt=1)
