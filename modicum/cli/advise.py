@@ -129,5 +129,5 @@ def _say(found: Mapping[str, Any]) -> None:
     fewest, most = checked["labels"]
     console.say(
         f"Of {checked['forecasts']} such intervals for {fewest} to {most} labels, on {checked['data_sets']} data sets"
-        f" that they were not fitted on, {checked['held']:.0%} held."
+        f" that they were not fitted on, {100 * checked['held']:.0f} % held."
     )
