@@ -137,10 +137,10 @@ def main() -> None:
         )
         return
     for data in sorted({case.data for case in every}):
-        curves = fitted([case for case in every if case.data != data] or every)
         own = [case for case in every if case.data == data and case.labels > case.evidence.labels[0] * 1.5]
         if not own:
             continue
+        curves = fitted([case for case in every if case.data != data] or every)
         made = [forecast(case.evidence, case.labels, curves) for case in own]
         held = [one.low <= case.reached <= one.high for one, case in zip(made, own, strict=True)]
         errors = [one.value - case.reached for one, case in zip(made, own, strict=True)]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
+from modicum.auto.advice import shipped_knowledge
 from modicum.auto.recipes import shipped_table
 from modicum.testing.backbone import toy_dataset
 
@@ -76,6 +77,9 @@ def test_advice(modicum, files: Path) -> None:
     code, out, err = modicum(*asked, "--labels-at", 30)
     assert code == 0, err
     assert "30 labels in 3 classes" in out and "Label next by entropy" in out and "such intervals" in out
+    checked = shipped_knowledge().checked
+    assert found["checked"] == json.loads(checked.model_dump_json())
+    assert f"Of {checked.forecasts} such intervals" in out and f"{100 * checked.held:.0f} % held" in out
     for more, message in (
         (("--labels", 20), "more than the 48 that there are"),
         (("--labels-at", 10), "--labels-at must be 20 or more for advice"),
