@@ -22,7 +22,7 @@ from harness.data import data_for
 from harness.environments import OWN
 from harness.few import SETS, by_seed
 from harness.options import parse, parser
-from harness.rules import Incomplete, rules
+from harness.rules import Incomplete, as_given, rules
 from harness.tables import markdown, middle
 
 from modicum.analysis.curves import mean_interval
@@ -78,7 +78,7 @@ def entries(system: str, name: str, labels: int, options: Any, data: str) -> lis
         "huggingface-long": {"epochs": epochs, "batch": 32, "learning_rate": 1e-3},
     }.get(system, {})
     if system == "auto":
-        table = (shipped_table() if options.quick else rules(name, labels)).model_dump(mode="json")
+        table = as_given(shipped_table() if options.quick else rules(name, labels))
         given, more = given | {"table": table}, {"evidence": labels <= FORETOLD, "table": digest(table)}
     script, environment = {
         "auto": ("modicum_few.py", OWN),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from forecasts import Case, fitted, widening
-from harness.rules import CLASSES, EDGES, LABELS, Cell, Incomplete, cells, gains, settings_of, table_of
+from harness.rules import CLASSES, EDGES, LABELS, Cell, Incomplete, cells, coolings, gains, settings_of, table_of
 from labels_needed import against_half, curves, needed
 
 from modicum.auto.advice import Evidence, log_error
@@ -43,6 +43,18 @@ def test_rules_for_a_data_set_do_not_know_it() -> None:
     changed = [c._replace(reached={0: 0.0, 1: 0.0}) if c.data == "trec" else c for c in MEASURED]
     assert gains(MEASURED, TABLE, "trec") == gains(changed, TABLE, "trec") != gains(changed, TABLE)
     assert gains(MEASURED, TABLE, "trec")["b"][0] == pytest.approx(-0.05)
+
+
+def test_a_cooling_is_the_mean_over_data_sets_that_do_not_know_this_one() -> None:
+    def measured(data: str, *suits: float) -> dict[str, Any]:
+        runs = {str(seed): {"temperature": value} for seed, value in enumerate(suits)}
+        return {"settings": {"dataset": data, "recipe": settings_of(TABLE.recipes[0])}, "result": {"runs": runs}}
+
+    known = [measured("trec", 2.0, 2.0), measured("trec", 0.5), measured("subj", 8.0), measured("cola", 1.0, 4.0)]
+    assert coolings(known, TABLE) == {"a": round((6 * 16 * 4) ** (1 / 3), 1)}
+    assert coolings(known, TABLE, "trec") == {"a": 8.0}
+    assert coolings(known, TABLE, "sst2_sentence") == {"a": round((6 * 4) ** (1 / 2), 1)}
+    assert coolings(known, TABLE.model_copy(update={"recipes": TABLE.recipes[1:]})) == {}
 
 
 def test_data_sets_that_share_texts_do_not_know_each_other() -> None:

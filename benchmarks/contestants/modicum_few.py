@@ -19,6 +19,7 @@ from modicum.base.training import FitJob, Training
 from modicum.data.dataset import Dataset
 from modicum.engine.backbone import Backbone
 from modicum.engine.cache import Corpus
+from modicum.engine.calibration import temperature
 from modicum.engine.engine import Engine
 
 
@@ -50,7 +51,10 @@ def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
 
 
 def recipe(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """All seeds by one recipe, in banks; each model has all classes of the set, seen or not."""
+    """All seeds by one recipe, in banks, and the temperatures that would suit the texts that they are tested on.
+
+    Each model has all classes of the set, seen or not.
+    """
     made, result, runs = Recipe(**told["recipe"]), dict[str, Any](), dict[str, dict[str, float]]()
     works = {seed: work(told, seed) for seed in told["seeds"]}
     texts = list(dict.fromkeys(text for given in works.values() for text in given.texts))
@@ -67,7 +71,7 @@ def recipe(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
     for (seed, given), model in zip(works.items(), fitted, strict=True):
         tested = Corpus(backbone, Dataset.from_lists(given.tested, for_training=False))
         proba = engine.scorer(model.weights, tested).outputs(np.arange(len(given.tested)))
-        runs[str(seed)] = judged(given.truth, proba)
+        runs[str(seed)] = judged(given.truth, proba) | {"temperature": temperature(proba, given.truth)}
     return result | {"runs": runs, "steps": fitted[0].steps}
 
 

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ LABELS = (20, 50, 100, 200, 500)
 """Numbers of labels that recipes are compared at."""
 CLASSES = {"trec": 6, "sst2_sentence": 2, "subj": 2, "ag_news": 4, "cola": 2}
 MEASURED = ROOT / "benchmarks" / "results" / "auto_recipes.json"
+TEMPERATURES = ROOT / "benchmarks" / "results" / "temperatures.json"
 ALIKE = ({"subj", "sst2_sentence"},)
 """Data sets that share texts: what was measured on one of them does not count as unseen by the other."""
 
@@ -40,20 +42,45 @@ class Incomplete(Exception):
 def rules(without: str, labels: int) -> Table:
     """The shipped recipes, with the gains that they have on the other data sets, and not on those that share its texts.
 
-    Of the shipped efforts it holds the one for so many labels: another's change makes no other table.
+    Of the shipped efforts it holds the one for so many labels, and of the coolings none where these labels tell their
+    own temperature: what cannot matter makes no other table.
 
     Raises:
         Incomplete: these are not all measured.
     """
     table = shipped_table()
-    measured = json.loads(MEASURED.read_text(encoding="utf-8"))["measurements"] if MEASURED.is_file() else []
-    known = table_of(gains(cells(measured, table), table, without, whole=True), table)
-    return Table(recipes=known.recipes, efforts=[table.effort(labels)])
+    known = table_of(gains(cells(_kept(MEASURED), table), table, without, whole=True), table)
+    effort = table.effort(labels)
+    found = {} if effort.rungs else coolings(_kept(TEMPERATURES), table, without)
+    recipes = [recipe.model_copy(update={"cooling": found.get(recipe.name)}) for recipe in known.recipes]
+    return Table(recipes=recipes, efforts=[effort])
+
+
+def as_given(table: Table) -> dict[str, Any]:
+    """A table as a contestant is told it, and as it is identified."""
+    return table.model_dump(mode="json", exclude_none=True)
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as a contestant is told it: without what is known of its gain."""
-    return recipe.model_dump(mode="json", exclude={"gain"})
+    """A recipe as a contestant is told it: without what is known of its gain and of its certainty."""
+    return recipe.model_dump(mode="json", exclude={"gain", "cooling"})
+
+
+def coolings(measurements: Iterable[Mapping[str, Any]], table: Table, without: str | None = None) -> dict[str, float]:
+    """By recipe, the temperature that suits unseen texts times the number of classes, where it was measured.
+
+    The mean of its logarithm over data sets, each over its numbers of labels and seeds. without: as for ``gains``.
+    """
+    left_out = _not_to_know(without)
+    told = {recipe.name: settings_of(recipe) for recipe in table.recipes}
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for one in measurements:
+        data, recipe = one["settings"]["dataset"], one["settings"]["recipe"]
+        if "result" in one and data not in left_out and recipe == told.get(recipe["name"]):
+            suits = [reached["temperature"] for reached in one["result"]["runs"].values()]
+            found[recipe["name"]][data].append(float(np.mean(np.log(suits))) + float(np.log(CLASSES[data])))
+    means = {name: np.mean([np.mean(of_labels) for of_labels in of_sets.values()]) for name, of_sets in found.items()}
+    return {name: round(float(np.exp(mean)), 1) for name, mean in means.items()}
 
 
 def cells(measurements: Iterable[Mapping[str, Any]], table: Table) -> list[Cell]:
@@ -84,7 +111,7 @@ def gains(
         Incomplete: ``whole`` is asked for, and a recipe was compared on a part of the data sets or of ``LABELS`` only,
             or the first recipe is not measured everywhere.
     """
-    left_out = {without}.union(*(some for some in ALIKE if without in some))
+    left_out = _not_to_know(without)
     kept = {(c.data, c.labels, c.recipe): c.reached for c in measured if c.data not in left_out}
     first, found = table.recipes[0].name, dict[str, tuple[float | None, ...]]()
     for recipe in table.recipes:
@@ -115,6 +142,16 @@ def table_of(found: Mapping[str, tuple[float | None, ...]], table: Table) -> Tab
         )
 
     return Table(recipes=[known(recipe) for recipe in table.recipes], efforts=table.efforts)
+
+
+def _not_to_know(data: str | None) -> set[str | None]:
+    """A data set, and those that share its texts."""
+    return {data}.union(*(some for some in ALIKE if data in some))
+
+
+def _kept(path: Path) -> list[dict[str, Any]]:
+    """The measurements of a results file, if there is one."""
+    return json.loads(path.read_text(encoding="utf-8"))["measurements"] if path.is_file() else []
 
 
 def _edge(data: str, labels: int) -> int:

@@ -17,7 +17,7 @@ from modicum.base.training import FitJob, Training, distinct
 from modicum.base.types import Task
 from modicum.engine.backbone import Backbone
 from modicum.engine.cache import Corpus
-from modicum.engine.calibration import calibrated
+from modicum.engine.calibration import at_temperature, calibrated
 from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted
 from modicum.methods import METHODS
@@ -179,12 +179,15 @@ class AutoEngine(Engine):
 
 
 def _finished(fitted: Fitted, job: FitJob, chosen: Chosen) -> Fitted:
-    """With the name and the cost of its recipe, and calibrated by what cross-validation said, if there was any."""
+    """With the name and the cost of its recipe, and calibrated: by what cross-validation said, or as is usual."""
     spent = sum(tried.seconds for tried in chosen.tried)
     done = replace(fitted, recipe=chosen.recipe.name, seconds=fitted.seconds + spent)
-    if chosen.said is None or fitted.temperature is not None or fitted.weights.prototypes > 1:
+    if fitted.temperature is not None or fitted.weights.prototypes > 1:
         return done
-    return calibrated(done, chosen.said, job.targets)
+    if chosen.said is not None:
+        return calibrated(done, chosen.said, job.targets)
+    usual = chosen.recipe.temperature(fitted.weights.outputs)
+    return done if usual == 1.0 else at_temperature(done, usual)
 
 
 def _for_task(table: Table, task: Task) -> Table:
@@ -196,6 +199,7 @@ def _for_task(table: Table, task: Task) -> Table:
         recipe.model_copy(
             update={
                 "name": _plain(recipe),
+                "cooling": None,
                 "training": {k: v for k, v in recipe.training.items() if k not in of_classes},
             }
         )

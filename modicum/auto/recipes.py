@@ -23,13 +23,15 @@ class Recipe(Record):
     """A method, and what departs from the training asked for.
 
     gain: (labels per class, macro-F1 over the first recipe's) pairs, rising; the first whose labels are not exceeded
-    counts, or the last.
+    counts, or the last. cooling: over the number of classes it is the temperature at which probabilities suit unseen
+    texts of other data; without, they stay as they are.
     """
 
     name: str
     method: Choice
     training: dict[str, Any] = {}
     gain: tuple[tuple[float, float], ...] = ()
+    cooling: float | None = Field(default=None, gt=0)
 
     @field_validator("method", mode="before")
     @classmethod
@@ -50,6 +52,10 @@ class Recipe(Record):
     def expected(self, per_class: float) -> float:
         """The gain that the table holds at so many labels per class."""
         return next((gain for most, gain in self.gain if per_class <= most), self.gain[-1][1] if self.gain else 0.0)
+
+    def temperature(self, classes: int) -> float:
+        """What to divide logits by where the labels themselves do not say."""
+        return 1.0 if self.cooling is None else max(1.0, self.cooling / classes)
 
 
 class Effort(Record):

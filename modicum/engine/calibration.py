@@ -28,7 +28,11 @@ def temperature(proba: np.ndarray, targets: np.ndarray) -> float:
 
 def calibrated(fitted: Fitted, proba: np.ndarray, targets: np.ndarray) -> Fitted:
     """The run at the temperature that suits (n, classes) probabilities of labels that its like did not see."""
-    by = temperature(proba, targets)
+    return at_temperature(fitted, temperature(proba, targets))
+
+
+def at_temperature(fitted: Fitted, by: float) -> Fitted:
+    """The run with its logits divided by a temperature."""
     return replace(fitted, weights=cooled(fitted.weights, by), temperature=by)
 
 

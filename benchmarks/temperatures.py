@@ -1,0 +1,55 @@
+"""How far too sure the recipes of `auto` are: the temperature that suits held-out training texts, 20 to 200 labels.
+
+    python benchmarks/temperatures.py [--data DIR] [--seeds 0 1 2 3 4] [--labels 20 50 100 200] [--sets trec ...]
+                                      [--resume] [--untimed] [--quick]
+
+No test set is read. With each number of labels the recipe is trained that the shipped table takes there, tested on
+1,000 other texts of the training set. The last table holds what belongs into modicum/auto/recipes.toml, ``cooling``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from auto_recipes import HOW, entry
+from harness.contest import Contest
+from harness.data import data_for
+from harness.few import SETS, by_seed
+from harness.options import parse, parser
+from harness.rules import CLASSES, coolings
+from harness.tables import markdown
+
+from modicum.auto.recipes import shipped_table
+
+
+def main() -> None:
+    table = shipped_table()
+    made = parser(__doc__)
+    made.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), metavar="SEED")
+    made.add_argument("--labels", type=int, nargs="+", default=[20, 50, 100, 200], metavar="N")
+    made.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), metavar="SET")
+    made.add_argument("--untimed", action="store_true", help="quality only: one thread each, and no seconds are kept")
+    options = parse(made, *SETS)
+    if options.quick:
+        options.seeds, options.labels = options.seeds[:2], [30]
+    rows = []
+    with data_for(options, {f"{name}/train": 500 for name in SETS}) as data:
+        contest = Contest("temperatures", options, {"data": ", ".join(SETS), "how": HOW}, threads_decide=False)
+        for labels in options.labels:
+            for name in options.sets:
+                recipe = table.best(labels / CLASSES[name])[0]
+                one = entry(name, labels, recipe, options, str(data))
+                contest.measure(one)
+                if suits := list(by_seed(contest, [one], "temperature").values()):
+                    mean = float(np.exp(np.mean(np.log(suits))))
+                    rows.append({
+                        "labels": labels, "data": name, "recipe": recipe.name, "temperature": f"{mean:.1f}",
+                        "of seeds": f"{min(suits):.1f} to {max(suits):.1f}", "× classes": f"{mean * CLASSES[name]:.1f}",
+                    })  # fmt: skip
+        found = coolings(contest.data["measurements"], table)
+    known = [{"recipe": name, "cooling": f"{value:.1f}"} for name, value in found.items()]
+    print(f"{markdown(rows)}\n\n{markdown(known)}")
+    contest.finish(temperatures=rows, coolings=known)
+
+
+if __name__ == "__main__":
+    main()
