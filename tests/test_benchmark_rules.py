@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 from forecasts import Case, fitted, widening
-from harness.rules import CLASSES, EDGES, LABELS, Cell, Incomplete, cells, coolings, gains, settings_of, table_of
+from harness.rules import (
+    CLASSES,
+    EDGES,
+    LABELS,
+    TEMPERATURES,
+    Cell,
+    Incomplete,
+    cells,
+    coolings,
+    gains,
+    rules,
+    settings_of,
+    table_of,
+)
 from labels_needed import against_half, curves, needed
 
 from modicum.auto.advice import Evidence, log_error
-from modicum.auto.recipes import Effort, Recipe, Table
+from modicum.auto.recipes import Effort, Recipe, Table, shipped_table
 
 TABLE = Table(
     recipes=[Recipe(name="a", method="lora"), Recipe(name="b", method="bitfit", training={"balanced": True})],
@@ -55,6 +69,16 @@ def test_a_cooling_is_the_mean_over_data_sets_that_do_not_know_this_one() -> Non
     assert coolings(known, TABLE, "trec") == {"a": 8.0}
     assert coolings(known, TABLE, "sst2_sentence") == {"a": round((6 * 4) ** (1 / 2), 1)}
     assert coolings(known, TABLE.model_copy(update={"recipes": TABLE.recipes[1:]})) == {}
+
+
+def test_shipped_coolings_are_the_measured_ones() -> None:
+    known = coolings(json.loads(TEMPERATURES.read_text(encoding="utf-8"))["measurements"], shipped_table())
+    assert known == {recipe.name: recipe.cooling for recipe in shipped_table().recipes if recipe.cooling}
+
+
+def test_a_table_for_a_comparison_has_coolings_only_where_labels_do_not_tell() -> None:
+    assert not any(recipe.cooling for recipe in rules("trec", 100).recipes)
+    assert rules("trec", 50).recipes[0].cooling not in (None, shipped_table().recipes[0].cooling)
 
 
 def test_data_sets_that_share_texts_do_not_know_each_other() -> None:
