@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from harness.contest import Contest, Entry
 from harness.data import data_for
-from harness.few import SETS, by_seed
-from harness.options import parse, parser
+from harness.few import SETS, by_seed, parse, parser
 from harness.rules import EDGES, LABELS, cells, gains, settings_of
 from harness.tables import markdown, middle
 
@@ -44,16 +43,10 @@ def entry(name: str, labels: int, recipe: Recipe, options: Any, data: str) -> En
 
 def main() -> None:
     table = shipped_table()
-    made = parser(__doc__)
-    made.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), metavar="SEED")
-    made.add_argument("--labels", type=int, nargs="+", default=list(LABELS), metavar="N")
-    made.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), metavar="SET")
+    made = parser(__doc__, LABELS)
     names = [recipe.name for recipe in table.recipes]
     made.add_argument("--recipes", nargs="+", choices=names, default=names, metavar="NAME")
-    made.add_argument("--untimed", action="store_true", help="quality only: one thread each, and no seconds are kept")
-    options = parse(made, *SETS)
-    if options.quick:
-        options.seeds, options.labels = options.seeds[:2], [30]
+    options = parse(made)
     rows = []
     with data_for(options, {f"{name}/train": 500 for name in SETS}) as data:
         contest = Contest("auto_recipes", options, {"data": ", ".join(SETS), "how": HOW}, threads_decide=False)

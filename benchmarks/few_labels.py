@@ -20,8 +20,7 @@ import numpy as np
 from harness.contest import Contest, Entry
 from harness.data import data_for
 from harness.environments import OWN
-from harness.few import SETS, by_seed
-from harness.options import parse, parser
+from harness.few import SETS, by_seed, parse, parser
 from harness.rules import Incomplete, as_given, rules
 from harness.tables import markdown, middle
 
@@ -49,7 +48,7 @@ BELOW = 0.01
 HOW = {
     "labels": "random ones of the training set, the same for all systems by seed",
     "tested": "at most 2,000 random test texts, the same for all",
-    "auto": "at its defaults: it sees the labels given, and no others; gains of its recipes are other sets'",
+    "auto": "at its defaults: it sees the labels given, and no others; what its table says is other sets'",
     "SetFit": f"1.2 at its defaults; beyond {MOST_PAIRS} labels 20 + 20 pairs a text (num_iterations)",
     "small-text": f"30 epochs and at least {LEAST_STEPS} steps, rate 2e-4 (best of four), no early stopping",
     "Trainer + PEFT": "3 epochs, batches of 8, rate 5e-5, LoRA r = 8 on query and value",
@@ -169,14 +168,7 @@ def _shown(differences: list[float]) -> str:
 
 
 def main() -> None:
-    made = parser(__doc__, systems=list(NAMES))
-    made.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), metavar="SEED")
-    made.add_argument("--labels", type=int, nargs="+", default=[50, 100, 200, 500], metavar="N")
-    made.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), metavar="SET")
-    made.add_argument("--untimed", action="store_true", help="quality only: one thread each, and no seconds are kept")
-    options = parse(made, *SETS)
-    if options.quick:
-        options.seeds, options.labels = options.seeds[:2], [30]
+    options = parse(parser(__doc__, [50, 100, 200, 500], list(NAMES)))
     sizes = {f"{name}/{part}": rows for name in SETS for part, rows in (("train", 500), ("test", 100))}
     with data_for(options, sizes) as data:
         contest = Contest("few_labels", options, {"data": ", ".join(SETS), "how": HOW}, threads_decide=False)

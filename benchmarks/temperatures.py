@@ -13,8 +13,7 @@ import numpy as np
 from auto_recipes import HOW, entry
 from harness.contest import Contest
 from harness.data import data_for
-from harness.few import SETS, by_seed
-from harness.options import parse, parser
+from harness.few import SETS, by_seed, parse, parser
 from harness.rules import CLASSES, coolings
 from harness.tables import markdown
 
@@ -23,14 +22,7 @@ from modicum.auto.recipes import shipped_table
 
 def main() -> None:
     table = shipped_table()
-    made = parser(__doc__)
-    made.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), metavar="SEED")
-    made.add_argument("--labels", type=int, nargs="+", default=[20, 50, 100, 200], metavar="N")
-    made.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), metavar="SET")
-    made.add_argument("--untimed", action="store_true", help="quality only: one thread each, and no seconds are kept")
-    options = parse(made, *SETS)
-    if options.quick:
-        options.seeds, options.labels = options.seeds[:2], [30]
+    options = parse(parser(__doc__, [20, 50, 100, 200]))
     rows = []
     with data_for(options, {f"{name}/train": 500 for name in SETS}) as data:
         contest = Contest("temperatures", options, {"data": ", ".join(SETS), "how": HOW}, threads_decide=False)
