@@ -60,20 +60,22 @@ def test_rules_for_a_data_set_do_not_know_it() -> None:
 
 
 def test_a_cooling_is_the_mean_over_data_sets_that_do_not_know_this_one() -> None:
-    def measured(data: str, *suits: float) -> dict[str, Any]:
-        runs = {str(seed): {"temperature": value} for seed, value in enumerate(suits)}
-        return {"settings": {"dataset": data, "recipe": settings_of(TABLE.recipes[0])}, "result": {"runs": runs}}
-
-    known = [measured("trec", 2.0, 2.0), measured("trec", 0.5), measured("subj", 8.0), measured("cola", 1.0, 4.0)]
-    assert coolings(known, TABLE) == {"a": round((6 * 16 * 4) ** (1 / 3), 1)}
-    assert coolings(known, TABLE, "trec") == {"a": 8.0}
-    assert coolings(known, TABLE, "sst2_sentence") == {"a": round((6 * 4) ** (1 / 2), 1)}
-    assert coolings(known, TABLE.model_copy(update={"recipes": TABLE.recipes[1:]})) == {}
+    known = [
+        cell("trec", 50, "a", 2.0, 2.0),
+        cell("trec", 100, "a", 0.5),
+        cell("subj", 50, "a", 8.0),
+        cell("cola", 50, "a", 1.0, 4.0),
+    ]
+    assert coolings(known) == {"a": round((6 * 16 * 4) ** (1 / 3), 1)}
+    assert coolings(known, "trec") == {"a": 8.0}
+    assert coolings(known, "sst2_sentence") == {"a": round((6 * 4) ** (1 / 2), 1)}
 
 
 def test_shipped_coolings_are_the_measured_ones() -> None:
-    known = coolings(json.loads(TEMPERATURES.read_text(encoding="utf-8"))["measurements"], shipped_table())
+    measured = json.loads(TEMPERATURES.read_text(encoding="utf-8"))["measurements"]
+    known = coolings(cells(measured, shipped_table(), "temperature"))
     assert known == {recipe.name: recipe.cooling for recipe in shipped_table().recipes if recipe.cooling}
+    assert coolings(cells(measured, TABLE, "temperature")) == {}, "other recipes have others"
 
 
 def test_a_table_for_a_comparison_has_coolings_only_where_labels_do_not_tell() -> None:

@@ -20,13 +20,13 @@ LABELS = (20, 50, 100, 200, 500)
 """Numbers of labels that recipes are compared at."""
 CLASSES = {"trec": 6, "sst2_sentence": 2, "subj": 2, "ag_news": 4, "cola": 2}
 MEASURED = ROOT / "benchmarks" / "results" / "auto_recipes.json"
-TEMPERATURES = ROOT / "benchmarks" / "results" / "temperatures.json"
+TEMPERATURES = ROOT / "benchmarks" / "results" / "auto_temperatures.json"
 ALIKE = ({"subj", "sst2_sentence"},)
 """Data sets that share texts: what was measured on one of them does not count as unseen by the other."""
 
 
 class Cell(NamedTuple):
-    """One recipe on one data set with so many labels: macro-F1 by seed."""
+    """One recipe on one data set with so many labels: macro-F1, or another metric, by seed."""
 
     data: str
     labels: int
@@ -51,7 +51,7 @@ def rules(without: str, labels: int) -> Table:
     table = shipped_table()
     known = table_of(gains(cells(_kept(MEASURED), table), table, without, whole=True), table)
     effort = table.effort(labels)
-    found = {} if effort.rungs else coolings(_kept(TEMPERATURES), table, without)
+    found = {} if effort.rungs else coolings(cells(_kept(TEMPERATURES), table, "temperature"), without)
     recipes = [recipe.model_copy(update={"cooling": found.get(recipe.name)}) for recipe in known.recipes]
     return Table(recipes=recipes, efforts=[effort])
 
@@ -66,24 +66,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude={"gain", "cooling"})
 
 
-def coolings(measurements: Iterable[Mapping[str, Any]], table: Table, without: str | None = None) -> dict[str, float]:
-    """By recipe, the temperature that suits unseen texts times the number of classes, where it was measured.
-
-    The mean of its logarithm over data sets, each over its numbers of labels and seeds. without: as for ``gains``.
-    """
-    left_out = _not_to_know(without)
-    told = {recipe.name: settings_of(recipe) for recipe in table.recipes}
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for one in measurements:
-        data, recipe = one["settings"]["dataset"], one["settings"]["recipe"]
-        if "result" in one and data not in left_out and recipe == told.get(recipe["name"]):
-            suits = [reached["temperature"] for reached in one["result"]["runs"].values()]
-            found[recipe["name"]][data].append(float(np.mean(np.log(suits))) + float(np.log(CLASSES[data])))
-    means = {name: np.mean([np.mean(of_labels) for of_labels in of_sets.values()]) for name, of_sets in found.items()}
-    return {name: round(float(np.exp(mean)), 1) for name, mean in means.items()}
-
-
-def cells(measurements: Iterable[Mapping[str, Any]], table: Table) -> list[Cell]:
+def cells(measurements: Iterable[Mapping[str, Any]], table: Table, metric: str = "macro_f1") -> list[Cell]:
     """The cells of a table's recipes, as they stand in the table now, among a contest's measurements on training texts.
 
     What was measured of one cell in several runs is one cell.
@@ -94,7 +77,7 @@ def cells(measurements: Iterable[Mapping[str, Any]], table: Table) -> list[Cell]
         settings = one["settings"]
         recipe = settings.get("recipe", {})
         if "result" in one and settings["split"] == "held-out" and recipe == told.get(recipe.get("name")):
-            runs = {int(seed): reached["macro_f1"] for seed, reached in one["result"]["runs"].items()}
+            runs = {int(seed): reached[metric] for seed, reached in one["result"]["runs"].items()}
             found[settings["dataset"], settings["labels"], recipe["name"]] |= runs
     return [Cell(*key, reached) for key, reached in found.items()]
 
@@ -130,6 +113,20 @@ def gains(
             of_edges.append(float(np.mean(of_sets)) if of_sets else None)
         found[recipe.name] = tuple(of_edges)
     return found
+
+
+def coolings(suits: Iterable[Cell], without: str | None = None) -> dict[str, float]:
+    """By recipe, the temperature that suits unseen texts times the number of classes, where it was measured.
+
+    The mean of its logarithm over data sets, each over its numbers of labels and seeds. without: as for ``gains``.
+    """
+    left_out, found = _not_to_know(without), defaultdict[str, dict[str, list[float]]](lambda: defaultdict(list))
+    for cell in suits:
+        if cell.data not in left_out:
+            logs = np.log(list(cell.reached.values())) + np.log(CLASSES[cell.data])
+            found[cell.recipe][cell.data].append(float(np.mean(logs)))
+    means = {name: np.mean([np.mean(of_labels) for of_labels in of_sets.values()]) for name, of_sets in found.items()}
+    return {name: round(float(np.exp(mean)), 1) for name, mean in means.items()}
 
 
 def table_of(found: Mapping[str, tuple[float | None, ...]], table: Table) -> Table:

@@ -1,7 +1,7 @@
 """How far too sure the recipes of `auto` are: the temperature that suits held-out training texts, 20 to 200 labels.
 
-    python benchmarks/temperatures.py [--data DIR] [--seeds 0 1 2 3 4] [--labels 20 50 100 200] [--sets trec ...]
-                                      [--resume] [--untimed] [--quick]
+    python benchmarks/auto_temperatures.py [--data DIR] [--seeds 0 1 2 3 4] [--labels 20 50 100 200]
+                                           [--sets trec ...] [--resume] [--untimed] [--quick]
 
 No test set is read. With each number of labels the recipe is trained that the shipped table takes there, tested on
 1,000 other texts of the training set. The last table holds what belongs into modicum/auto/recipes.toml, ``cooling``.
@@ -14,7 +14,7 @@ from auto_recipes import HOW, entry
 from harness.contest import Contest
 from harness.data import data_for
 from harness.few import SETS, by_seed, parse, parser
-from harness.rules import CLASSES, coolings
+from harness.rules import CLASSES, cells, coolings
 from harness.tables import markdown
 
 from modicum.auto.recipes import shipped_table
@@ -25,7 +25,7 @@ def main() -> None:
     options = parse(parser(__doc__, [20, 50, 100, 200]))
     rows = []
     with data_for(options, {f"{name}/train": 500 for name in SETS}) as data:
-        contest = Contest("temperatures", options, {"data": ", ".join(SETS), "how": HOW}, threads_decide=False)
+        contest = Contest("auto_temperatures", options, {"data": ", ".join(SETS), "how": HOW}, threads_decide=False)
         for labels in options.labels:
             for name in options.sets:
                 recipe = table.best(labels / CLASSES[name])[0]
@@ -37,7 +37,7 @@ def main() -> None:
                         "labels": labels, "data": name, "recipe": recipe.name, "temperature": f"{mean:.1f}",
                         "of seeds": f"{min(suits):.1f} to {max(suits):.1f}", "× classes": f"{mean * CLASSES[name]:.1f}",
                     })  # fmt: skip
-        found = coolings(contest.data["measurements"], table)
+        found = coolings(cells(contest.data["measurements"], table, "temperature"))
     known = [{"recipe": name, "cooling": f"{value:.1f}"} for name, value in found.items()]
     print(f"{markdown(rows)}\n\n{markdown(known)}")
     contest.finish(temperatures=rows, coolings=known)
