@@ -91,6 +91,18 @@ def test_known_gains_decide_the_order_and_all_where_there_is_no_search() -> None
     assert [steps.expected(n) for n in (5, 10, 11, 1000)] == [0.1, 0.1, -0.1, -0.1]
 
 
+def test_a_rare_class_counts_as_few_labels_however_many_there_are() -> None:
+    known = table(
+        Recipe(name="few", method="lora"), Recipe(name="many", method="lora", gain=[(20, -0.1), (1e6, 0.1)]), rungs=0
+    )
+
+    def taken(rare: int) -> str:
+        targets = (np.arange(200) < rare).astype(np.int64)
+        return choose(FitJob(JOB.ids[:200], targets, 0, 0), known, judged({}, [])).recipe.name
+
+    assert [taken(rare) for rare in (100, 50, 10, 2)] == ["many", "many", "few", "few"]
+
+
 def test_a_time_limit_leaves_out_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("modicum.auto.search.time.monotonic", lambda: now[0])

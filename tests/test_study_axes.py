@@ -87,12 +87,12 @@ def test_shares_of_the_data(tmp_path: Path) -> None:
 
 
 def test_seconds_are_an_axis(tmp_path: Path) -> None:
-    timed = study(methods=["lora"], strategies=["random"], loop={"budget": 12}, training={"seconds": [0.1, 0.4]})
-    assert [training.seconds for training in timed.trainings] == [0.1, 0.4]
+    timed = study(methods=["lora"], strategies=["random"], loop={"budget": 12}, training={"seconds": [0.05, 2.0]})
+    assert [training.seconds for training in timed.trainings] == [0.05, 2.0]
     results = run(timed, tmp_path)
     found = {row["allowed_seconds"]: row for row in results.rows}
-    assert found.keys() == {0.1, 0.4}
-    assert found[0.1]["steps"] < found[0.4]["steps"]
+    assert found.keys() == {0.05, 2.0}
+    assert found[0.05]["steps"] < found[2.0]["steps"]
     assert all(row["fit_seconds"] >= allowed for allowed, row in found.items())
 
 
@@ -317,6 +317,19 @@ def test_classes_made_rare(tmp_path: Path) -> None:
     ):
         with pytest.raises(SpecError, match=message):
             load_data(Data(train=str(path), class_shares=shares))
+
+
+def test_some_of_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"text {i}", "label": "ab"[i % 10 == 0]}) for i in range(600)))
+    whole, tested = load_data(Data(train=str(path), class_shares={"b": 0.05}))
+    train, test = load_data(Data(train=str(path), class_shares={"b": 0.05}, train_rows=100, test_rows=20))
+    assert (len(train), len(test)) == (100, 20) and set(test.texts()) < set(tested.texts())
+    order = {text: place for place, text in enumerate(whole.texts())}
+    places = [order[text] for text in train.texts()]
+    assert places == sorted(places) and places != list(range(100))
+    again = load_data(Data(train=str(path), class_shares={"b": 0.05}, train_rows=100, test_rows=10_000))
+    assert again[0].fingerprint == train.fingerprint and again[1].fingerprint == tested.fingerprint
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -50,7 +50,7 @@ class Recipe(Record):
         return Training(**{**training.model_dump(exclude={"steps"}), **self.training})
 
     def expected(self, per_class: float) -> float:
-        """The gain that the table holds at so many labels per class."""
+        """The gain that the table holds at so many labels per class, a harmonic mean over the classes there are."""
         return next((gain for most, gain in self.gain if per_class <= most), self.gain[-1][1] if self.gain else 0.0)
 
     def temperature(self, classes: int) -> float:
@@ -78,7 +78,7 @@ class Table(Record):
         return [e for e in self.efforts if e.labels <= labels or e is self.efforts[0]][-1]
 
     def best(self, per_class: float) -> list[Recipe]:
-        """The recipes that may be taken at so many labels per class, by their expected gains, the best first."""
+        """The recipes that may be taken at so many labels per class, a harmonic mean, the best expected gains first."""
         allowed = [recipe for recipe in self.recipes if recipe.expected(per_class) > NEVER]
         return sorted(allowed or self.recipes[:1], key=lambda recipe: -recipe.expected(per_class))
 

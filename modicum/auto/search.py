@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.stats import hmean
 
 from modicum.analysis.metrics import macro_f1
 from modicum.auto.recipes import Recipe, Table
@@ -60,7 +61,7 @@ def choose(
     """
     labels, started = len(job.targets), time.monotonic()
     counts = np.unique(job.targets, return_counts=True)[1]
-    per_class = labels / len(counts)
+    per_class = float(hmean(counts))  # a rare class decides, however many texts the others have
     effort = table.effort(labels)
     every = [Tried(recipe, recipe.expected(per_class)) for recipe in table.best(per_class)[: effort.recipes]]
     usual = f"the usual recipe, for {labels} labels"

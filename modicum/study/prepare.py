@@ -74,7 +74,9 @@ def load_data(data: Data) -> tuple[Dataset, Dataset]:
     else:
         kept, held = hold_out(train, data.test_share)
         train, test = train.subset(kept), train.subset(held)
-    return thinned(train, data.class_shares), thinned(test, data.class_shares)
+    parts = ("train", train, data.train_rows), ("test", test, data.test_rows)
+    train, test = (at_most(thinned(part, data.class_shares), rows, name) for name, part, rows in parts)
+    return train, test
 
 
 def thinned(dataset: Dataset, shares: Mapping[str, float]) -> Dataset:
@@ -101,6 +103,13 @@ def thinned(dataset: Dataset, shares: Mapping[str, float]) -> Dataset:
             raise SpecError(f"class_shares wants {wanted} rows of {name!r}, and {dataset.name!r} has {len(rows)}")
         keep[stream(0, "class-shares", name).permutation(rows)[:wanted]] = True
     return dataset.subset(np.flatnonzero(keep))
+
+
+def at_most(dataset: Dataset, rows: int | None, name: str) -> Dataset:
+    """So many random rows of the data set, in their order, the same ones always; all where there are no more."""
+    if rows is None or rows >= len(dataset):
+        return dataset
+    return dataset.subset(np.sort(stream(0, "rows", name).permutation(len(dataset))[:rows]))
 
 
 def hold_out(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ class Data(Record):
     guessed where absent. where: a column of ``train`` and the value that rows must have there, ``{split = "train"}``.
     metric: this set's own main one, where data sets are judged by different ones. class_shares: classes to be made
     rare, ``{spam = 0.05}``: rows of theirs are left out at random, in train and test, until they have these shares.
+    train_rows, test_rows: of what there is then, so many random rows at most, the same ones always.
     """
 
     name: str = ""
@@ -42,6 +43,8 @@ class Data(Record):
     skip_bad_rows: bool = False
     test_share: float = Field(default=0.2, gt=0, lt=1)
     class_shares: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
+    train_rows: int | None = Field(default=None, ge=1)
+    test_rows: int | None = Field(default=None, ge=1)
     metric: str | None = None
 
     @property
