@@ -1,7 +1,7 @@
 """How many labels `auto` needs for what the usual way reaches at 500: random labels, full tuning.
 
     modicum study benchmarks/studies/active-learning.toml --data-dir DATA --out DIR
-    python benchmarks/labels_needed.py DIR
+    python benchmarks/labels_needed.py DIR...
 
 The target of a set is the mean over seeds of the usual way's macro-F1; the mean curve of a strategy is made monotone
 and read between its rounds. Intervals are percentiles over resampled seeds, target and curve together. A curve that
@@ -21,7 +21,7 @@ import numpy as np
 from harness.tables import markdown
 
 from modicum.analysis.curves import labels_to_target
-from modicum.base.errors import ModicumError
+from modicum.base.errors import ModicumError, StoreError
 from modicum.base.rng import stream
 from modicum.study.results import load_results
 
@@ -31,6 +31,21 @@ RESAMPLES = 5000
 
 Seeds = Mapping[int, Mapping[int, float]]
 """Macro-F1 by number of labels, of each seed."""
+
+
+def apart(studies: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """The rows of all studies.
+
+    Raises:
+        StoreError: two of them have rounds of the same data set, whose precision may differ.
+    """
+    sets = [{row["dataset"] for row in rows} for rows in studies]
+    twice = {name for i, names in enumerate(sets) for other in sets[:i] for name in names & other}
+    if twice:
+        raise StoreError(
+            f"a data set is measured in one study, and {', '.join(sorted(twice))} is in two: leave one out"
+        )
+    return [row for rows in studies for row in rows]
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], dict[int, dict[int, float]]]:
@@ -71,13 +86,13 @@ def against_half(low: float, high: float, usual: int) -> str:
 
 def main() -> None:
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    made.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="of the study")
-    folder = made.parse_args().folder
-    if folder is None:
+    made.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="of the study, or of its profiles")
+    folders = made.parse_args().folders
+    if not folders:
         print("Nothing to do: give the folder of a study by benchmarks/studies/active-learning.toml.")
         return
     try:
-        found = curves(load_results(folder).rows)
+        found = curves(apart([load_results(folder).rows for folder in folders]))
     except ModicumError as problem:
         made.error(str(problem))
     table, shares = [], defaultdict[str, list[float]](list)

@@ -22,10 +22,11 @@ from harness.rules import (
     settings_of,
     table_of,
 )
-from labels_needed import against_half, curves, needed
+from labels_needed import against_half, apart, curves, needed
 
 from modicum.auto.advice import Evidence, log_error
 from modicum.auto.recipes import Effort, Recipe, Table, shipped_table
+from modicum.base.errors import StoreError
 
 TABLE = Table(
     recipes=[Recipe(name="a", method="lora"), Recipe(name="b", method="bitfit", training={"balanced": True})],
@@ -152,6 +153,13 @@ def test_a_trial_that_goes_on_is_not_counted() -> None:
     row = {"dataset": "trec", "plain_method": "auto", "strategy": "random", "labels": 50, "macro_f1": 0.5}
     found = curves([row | {"seed": 0}, row | {"seed": 1, "unfinished": True}])
     assert found == {("trec", "auto", "random"): {0: {50: 0.5}}}
+
+
+def test_studies_of_different_data_sets_are_read_together() -> None:
+    trec, subj = [{"dataset": "trec", "seed": 0}], [{"dataset": "subj", "seed": 0}]
+    assert apart([trec, subj]) == [*trec, *subj]
+    with pytest.raises(StoreError, match="trec is in two"):
+        apart([trec, subj, trec])
 
 
 def test_forecasts_are_fitted_by_data_sets_and_not_by_cases() -> None:

@@ -242,6 +242,8 @@ def test_profiles_go_over_the_file(tmp_path: Path) -> None:
     assert read_study(tmp_path / "s.toml", profile="big").methods[0].name == "full"
     with pytest.raises(UnknownName, match=r"unknown profile 'smal' \(did you mean 'small'\?\)"):
         read_study(tmp_path / "s.toml", profile="smal")
+    (tmp_path / "s.toml").write_text(f'{text}[[data]]\nname = "b"\ntrain = "b.csv"\n[profiles.one]\ndata = ["b"]\n')
+    assert [data.title for data in read_study(tmp_path / "s.toml", profile="one").data] == ["b"]
     for profiles in ("[[profiles.small]]", "[profiles]\nsmall = 3"):
         (tmp_path / "s.toml").write_text(text + profiles)
         with pytest.raises(SpecError, match=r"a profile is a \[profiles.small\] section of settings"):

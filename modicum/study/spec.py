@@ -233,7 +233,7 @@ def parse_study(raw: dict[str, Any], folder: Path = Path(), profile: str | None 
             raise UnknownName("profile", profile, profiles if isinstance(profiles, dict) else ())
         if not isinstance(profiles[profile], dict):
             raise SpecError(f"a profile is a [profiles.{profile}] section of settings, got {profiles[profile]!r}")
-        fields = _over(fields, profiles[profile])
+        fields = _over(fields, _with_data(profiles[profile], fields))
     parts = fields.pop("parts", [])
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise SpecError("parts of a study are [[parts]] sections")
@@ -325,7 +325,7 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_data(part: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
-    """A part whose data are named gets those sections of the whole."""
+    """A part, or a profile, whose data are named gets those sections of the whole."""
     named = part.get("data")
     if named is None or not all(isinstance(name, str) for name in _list(named)):
         return part
