@@ -146,6 +146,18 @@ def test_scores_of_diverged_models_are_refused() -> None:
         pick("entropy", 1, 2, proba=[[0.5, 0.5], [np.nan, np.nan]])
 
 
+def test_diverse_margin_takes_one_of_each_cluster_of_uncertain_candidates() -> None:
+    x = [[0, 0], [0.1, 0], [0.2, 0], [9, 9], [9, 9.1], [50, 0], [0, 50]]
+    proba = [[0.5, 0.5], [0.52, 0.48], [0.5, 0.5], [0.6, 0.4], [0.6, 0.4], [0.99, 0.01], [1.0, 0.0]]
+    for seed in range(5):
+        narrow = STRATEGIES.create("diverse-margin", prefilter=2)
+        assert set(pick(narrow, 2, 7, seed=seed, embedding=x, proba=proba).positions.tolist()) < {0, 1, 2, 3}
+        wide = pick("diverse-margin", 2, 5, seed=seed, embedding=x[:5], proba=proba[:5]).positions
+        assert sorted(p // 3 for p in wide.tolist()) == [0, 1]
+    same = pick("diverse-margin", 4, 4, embedding=np.ones((4, 2)), proba=[[0.5, 0.5]] * 4).positions
+    assert sorted(same.tolist()) == [0, 1, 2, 3]
+
+
 # -- BADGE -----------------------------------------------------------------------------------------------------------
 
 

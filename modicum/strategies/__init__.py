@@ -21,6 +21,7 @@ STRATEGIES = Registry(
         "least-confidence": "modicum.strategies.uncertainty:LeastConfidence",
         "mc-entropy": "modicum.strategies.uncertainty:MCEntropy",
         "bald": "modicum.strategies.uncertainty:BALD",
+        "diverse-margin": "modicum.strategies.diverse:DiverseMargin",
         "coreset": "modicum.strategies.coreset:CoreSet",
         "dal": "modicum.strategies.discriminative:Discriminative",
         "badge": "modicum.strategies.badge:BADGE",

@@ -37,15 +37,17 @@ def partition(
     rng: np.random.Generator,
     rescale: Rescale = np.asarray,
     known: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """K-means of (n, width) rows and (m, width) known ones: the cluster of each, (n,) and (m,), and the centres,
     (clusters, width). Clusters may stay empty.
 
-    rescale: what is done to rows first; the whole of them is never copied.
+    rescale: what is done to rows first; the whole of them is never copied. weights: (n,) of the rows, each 1 without.
     """
     seed = int(rng.integers(2**31))
     known = x[:0] if known is None else known
-    drawn = x if len(x) <= SAMPLE else x[np.sort(rng.choice(len(x), SAMPLE, replace=False))]
+    rows = slice(None) if len(x) <= SAMPLE else np.sort(rng.choice(len(x), SAMPLE, replace=False))
+    drawn, heavy = x[rows], None if weights is None else np.concatenate([weights[rows], np.ones(len(known))])
     drawn = rescale(np.concatenate([drawn, known]) if len(known) else drawn)
     in_batches = len(drawn) > LARGE or len(drawn) * clusters > MANY
     if in_batches:
@@ -55,10 +57,10 @@ def partition(
     # Full k-means on one thread: more would add up the centres in any order, and the same seed could give other picks.
     with warnings.catch_warnings(), threadpool_limits(None if in_batches else 1, "openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # duplicates leave clusters empty: callers expect it
-        model.fit(drawn)
+        model.fit(drawn, sample_weight=heavy)
     if len(x) <= SAMPLE:
         return model.labels_[: len(x)], model.labels_[len(x) :], model.cluster_centers_
-    labels = np.concatenate([model.predict(rescale(x[rows])) for rows in blocks(len(x))])
+    labels = np.concatenate([model.predict(rescale(x[block])) for block in blocks(len(x))])
     return labels, model.labels_[SAMPLE:], model.cluster_centers_
 
 
