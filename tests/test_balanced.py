@@ -11,8 +11,9 @@ from modicum.data.dataset import Dataset
 from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
 from modicum.methods import METHODS
-from modicum.strategies.balanced import Balanced, evened
+from modicum.strategies.balanced import Balanced, evened, merged
 from modicum.strategies.base import View
+from modicum.strategies.clustering import TypiClust
 from modicum.strategies.zero_shot import ZeroShot
 from modicum.testing.backbone import fake_backbone, toy_dataset
 
@@ -27,10 +28,15 @@ def view_of(rare: int = 12, n: int = 200, labelled: tuple[int, int] = (18, 2)) -
     return View(n, signals, {"proba": known, "frozen_embedding": frozen[: len(known)]}, len(known))  # type: ignore[arg-type]
 
 
-def test_shares_even_the_labels_out() -> None:
-    assert evened(np.array([18, 2]), 10).tolist() == [0, 10]
-    assert evened(np.array([5, 4, 0]), 6).tolist() == [0, 1, 5]
-    assert evened(np.array([3, 3]), 3).tolist() == [2, 1]
+def test_labels_are_evened_out_one_by_one() -> None:
+    assert evened(np.array([18, 2]), 10).tolist() == [1] * 10
+    assert evened(np.array([5, 4, 0]), 6).tolist() == [2, 2, 2, 2, 1, 2]
+    assert evened(np.array([3, 3]), 3).tolist() == [0, 1, 0]
+
+
+def test_lists_are_merged_evenly() -> None:
+    assert merged([1, 2], [10, 20, 30, 40, 50, 60]) == [10, 1, 20, 30, 40, 2, 50, 60]
+    assert merged([], [3, 4]) == [3, 4] and merged([], []) == []
 
 
 def test_the_rare_class_is_asked_for() -> None:
@@ -48,8 +54,17 @@ def test_half_are_sure_and_half_on_the_border() -> None:
     view = view_of(rare=40)
     picked = Balanced(explore=0.0, surest=0.5).select(view, 10, rng=stream(0)).positions
     of_rare = view.signals["proba"][picked, 1]
-    assert (of_rare[:5] == np.sort(view.signals["proba"][:, 1])[::-1][:5]).all()
-    assert np.abs(of_rare[5:] - 0.5).max() < 0.1
+    assert (of_rare[::2] == np.sort(view.signals["proba"][:, 1])[::-1][:5]).all()
+    assert np.abs(of_rare[1::2] - 0.5).max() < 0.1
+
+
+def test_the_first_of_a_query_are_as_the_whole() -> None:
+    view = view_of(rare=40, labelled=(13, 7))
+    picked = Balanced(explore=0.2).select(view, 100, rng=stream(0)).positions
+    explored = set(TypiClust().select(view, 20, rng=stream(0)).positions.tolist())
+    of = ["explored" if p in explored else "rare" if p < 40 else "other" for p in picked.tolist()]
+    assert [of[:10].count(what) for what in ("explored", "rare", "other")] == [2, 7, 1], "13 of both, then in turn"
+    assert of[:50].count("explored") == 10 and of[:50].count("other") > 10
 
 
 def test_without_labels_all_classes_count_the_same() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +20,8 @@ class Balanced(Strategy):
     A share ``explore`` of a query is TypiClust's: typical examples of clusters without labels, where a class may lie
     that no model knows. The rest is dealt to the classes so that their labels become as even as can be, rarest first.
     Of a class's share, ``surest`` is what most probably is of it, the rest what is nearest to its border: the first
-    finds examples of a rare class, the second says where it ends. Labels are counted as the model predicts them.
+    finds examples of a rare class, the second says where it ends. Labels are counted as the model predicts them. Picks
+    come in an order in which the first of them are a smaller query of the same kind.
     """
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"proba", "frozen_embedding"})
@@ -30,26 +33,38 @@ class Balanced(Strategy):
         check_k(view, k)
         proba = np.asarray(view.signals["proba"], dtype=np.float64)
         free = np.ones(view.n, dtype=bool)
-        picks: list[int] = []
+        explored: list[int] = []
         if (wanted := round(self.explore * k)) > 0:
-            picks += TypiClust().select(view, wanted, rng=rng).positions.tolist()
-            free[picks] = False
+            explored = TypiClust().select(view, wanted, rng=rng).positions.tolist()
+            free[explored] = False
         known = np.asarray(view.labelled["proba"]).argmax(1) if view.n_labelled else np.zeros(0, np.int64)
         counts = np.bincount(known, minlength=proba.shape[1])
-        shares = evened(counts, k - len(picks))
+        turns = evened(counts, k - len(explored))
+        shares = np.bincount(turns, minlength=len(counts))
+        of_class: dict[int, Iterator[int]] = {}
         for c in np.argsort(counts, kind="stable"):
             sure = round(self.surest * shares[c])
             border = -np.abs(proba[:, c] - np.delete(proba, c, axis=1).max(1))
+            picks = []
             for score, size in ((proba[:, c], sure), (border, shares[c] - sure)):
-                best = np.argsort(np.where(free, -score, np.inf), kind="stable")[:size]
-                picks += best.tolist()
-                free[best] = False
-        return unscored(np.array(picks))
+                picks.append(np.argsort(np.where(free, -score, np.inf), kind="stable")[:size].tolist())
+                free[picks[-1]] = False
+            of_class[c] = iter(merged(*picks))
+        return unscored(np.array(merged(explored, [next(of_class[c]) for c in turns])))
 
 
 def evened(counts: np.ndarray, more: int) -> np.ndarray:
-    """(classes,) how many each gets of so many ``more``, so that the smallest counts grow first, and alike."""
-    shares = np.zeros(len(counts), np.int64)
-    for _ in range(more):
-        shares[np.argmin(counts + shares)] += 1
-    return shares
+    """(more,) the class that gets each of so many ``more`` labels: always one of those with the fewest until then."""
+    counts = counts.copy()
+    turns = np.zeros(more, np.int64)
+    for turn in range(more):
+        turns[turn] = counts.argmin()
+        counts[turns[turn]] += 1
+    return turns
+
+
+def merged(*lists: list[int]) -> list[int]:
+    """All items, each list in its order and spread evenly: who labels only some of a query labels some of each."""
+    places = np.concatenate([(np.arange(len(one)) + 0.5) / max(1, len(one)) for one in lists])
+    items = list(chain.from_iterable(lists))
+    return [items[place] for place in np.argsort(places, kind="stable")]
