@@ -73,10 +73,10 @@ def test_advice(modicum, files: Path) -> None:
     assert found["labels"] == 48 and found["classes"] == {"class-0": 16, "class-1": 16, "class-2": 16}
     assert [one["labels"] for one in found["forecast"]] == [48, 72, 96, 192, 200]
     assert all(one["low"] <= one["value"] <= one["high"] for one in found["forecast"])
-    assert found["strategy"] == "entropy" and found["recipe"] in {one.name for one in shipped_table().recipes}
+    assert found["strategy"] == "class-balanced" and found["recipe"] in {one.name for one in shipped_table().recipes}
     code, out, err = modicum(*asked, "--labels-at", 30)
     assert code == 0, err
-    assert "30 labels in 3 classes" in out and "Label next by entropy" in out and "such intervals" in out
+    assert "30 labels in 3 classes" in out and "Label next by class-balanced" in out and "such intervals" in out
     checked = shipped_knowledge().checked
     assert found["checked"] == json.loads(checked.model_dump_json())
     assert f"Of {checked.forecasts} such intervals" in out and f"{100 * checked.held:.0f} % held" in out

@@ -198,7 +198,7 @@ def test_one_command_each_for_model_export_report_and_study(modicum: Run, files:
     study = tomllib.loads((files / "again" / "study.toml").read_text())
     test = {json.loads(line)["id"] for line in (files / "again" / "test.jsonl").open()}
     assert test == {DATA.ids[i] for i in audit_items(80, 12, 0).tolist()} and study["strategies"] == [
-        "entropy",
+        "class-balanced",
         "random",
     ]
     assert study["loop"]["batch"] == 10 and study["methods"] == ["head"]

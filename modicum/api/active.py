@@ -16,7 +16,7 @@ from modicum.data.dataset import Dataset
 from modicum.engine.engine import Engine
 from modicum.loop.learner import Learner, Pace
 from modicum.loop.stopping import Stopping
-from modicum.strategies import make_warm
+from modicum.strategies import USUAL, make_warm
 from modicum.study.prepare import make_strategy
 
 
@@ -52,7 +52,7 @@ class ActiveLearner:
         self._template = Classifier(seed=seed, **options)
         self._template.checked()
         self._engine: Engine | None = None
-        choice = Choice.of(strategy or ("entropy" if task == "classification" else "coreset"), "strategy")
+        choice = Choice.of(strategy or USUAL[task], "strategy")
         self.learner = Learner(
             list(self.dataset.ids),
             make_strategy(choice, task),

@@ -8,7 +8,6 @@ and how far such forecasts are off. All is weighed by its variance, in the logar
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -57,16 +56,10 @@ class Checked(Record):
 
 
 class Known(Record):
-    """What does not come from the labels at hand. rare_share: of the labels, below which a class is rare.
-
-    usual, rare, cold: the strategies to take, where a class is rare, and before there is a label.
-    """
+    """What does not come from the labels at hand. cold: the strategy to take before there is a label."""
 
     curves: Curves
     checked: Checked
-    usual: str
-    rare: str
-    rare_share: float = Field(gt=0, lt=1)
     cold: str
 
 
@@ -162,12 +155,3 @@ def enough(evidence: Evidence, labels: int, worth: float, curves: Curves) -> int
         if forecast(evidence, at + STEP, curves).value - forecast(evidence, at, curves).value < worth:
             return at
     return None
-
-
-def strategy_for(counts: Mapping[str, int], known: Known) -> tuple[str, str]:
-    """What to ask for next, and why. counts: labels by class."""
-    total, rarest = sum(counts.values()), min(counts, key=lambda name: counts[name])
-    share = counts[rarest] / total
-    if share < min(known.rare_share, 1 / (2 * len(counts))):
-        return known.rare, f"{rarest!r} has {counts[rarest]} of {total} labels: it looks for rare classes"
-    return known.usual, "no class is rare"

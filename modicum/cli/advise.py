@@ -17,6 +17,7 @@ from modicum.cli import console
 from modicum.cli.models import drawn, read
 from modicum.data.dataset import Dataset
 from modicum.data.shipped import shipped
+from modicum.strategies import USUAL
 
 LEAST = 20
 """Labels from which on cross-validation says something."""
@@ -55,11 +56,10 @@ def advise(
     chosen = engine.choose(job)
     trainer = engine.by(chosen.recipe)
     evidence = advice.gather(trainer, job)
-    strategy, because = advice.strategy_for(counts, known)
     budgets = sorted({len(at), round(1.5 * len(at)), 2 * len(at), 4 * len(at), labels or 2 * len(at)})
     found: dict[str, Any] = {
         "labels": len(at), "classes": counts, "recipe": chosen.recipe.name, "reason": chosen.reason,
-        "strategy": strategy, "because": because,
+        "strategy": USUAL[dataset.task],
         "forecast": [advice.forecast(evidence, n, known.curves).model_dump() for n in budgets],
         "training_seconds": [round(trainer.training.total_steps(n) * evidence.seconds, 1) for n in budgets],
         "trainings_to_choose": [trainings_of_search(engine.table, n) for n in budgets],
@@ -94,7 +94,7 @@ def _say(found: Mapping[str, Any]) -> None:
     rarest = min(counts, key=lambda name: counts[name])
     console.say(f"{found['labels']} labels in {len(counts)} classes; the rarest, {rarest!r}, has {counts[rarest]}.")
     console.say(f"Train with {found['recipe']}: {found['reason']}.")
-    console.say(f"Label next by {found['strategy']}: {found['because']}.")
+    console.say(f"Label next by {found['strategy']}: it evens the classes out, and explores besides.")
     console.table(
         ("labels", "macro-F1", "90 % interval", "one training", "trainings to choose"),
         [

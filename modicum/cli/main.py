@@ -227,7 +227,9 @@ def select(
     model: Annotated[Path, typer.Argument(help="A folder written by modicum fit.")],
     data: Annotated[str, typer.Argument(help="Texts; those with a label count as labelled already.")],
     out: Annotated[Path, typer.Option(help="A .csv, .jsonl or .parquet file for the texts to label next.")],
-    strategy: Annotated[str, typer.Option(help="See: modicum strategies.")] = "entropy",
+    strategy: Annotated[
+        str | None, typer.Option(help="See: modicum strategies. [default: class-balanced; coreset for values]")
+    ] = None,
     k: Annotated[int, typer.Option("-k", "--number", help="How many texts.")] = 50,
     text: Text = None,
     label: Label = None,
@@ -267,7 +269,7 @@ def label(
     pair: Pair = None,
     id: Id = None,
     method: Annotated[str | None, typer.Option(help="See: modicum methods. [default: auto]")] = None,
-    strategy: Annotated[str | None, typer.Option(help="See: modicum strategies. [default: entropy]")] = None,
+    strategy: Annotated[str | None, typer.Option(help="See: modicum strategies. [default: class-balanced]")] = None,
     warm_strategy: Annotated[
         str | None, typer.Option(help="Before a model: random, kmeans, typiclust or zero-shot. [default: typiclust]")
     ] = None,

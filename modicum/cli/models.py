@@ -20,7 +20,7 @@ from modicum.data.dataset import Dataset
 from modicum.data.shipped import shipped
 from modicum.data.sources import load
 from modicum.engine.precision import Precision
-from modicum.strategies import STRATEGIES
+from modicum.strategies import STRATEGIES, USUAL
 from modicum.strategies.base import Strategy, View
 
 ONE = "lora"
@@ -127,7 +127,7 @@ def select(
     model: Path,
     data: str,
     out: Path,
-    strategy: str,
+    asked: str | None,
     k: int,
     columns: Columns,
     seed: int,
@@ -137,9 +137,12 @@ def select(
 ) -> None:
     """Write the texts to label next."""
     _check_format(out)
-    chooser: Strategy = STRATEGIES.create(strategy, **_options(options))
+    if asked is not None:
+        STRATEGIES.create(asked, **_options(options))  # a wrong one is told before the model is read
     classifier = Classifier.load(model, precision=_precision(precision))
     classifier.seed = seed
+    strategy = asked or USUAL[classifier.task_]
+    chooser: Strategy = STRATEGIES.create(strategy, **_options(options))
     if classifier.task_ not in chooser.tasks:
         raise SpecError(
             f"strategy {strategy!r} works for {' and '.join(sorted(chooser.tasks))}, not for {classifier.task_}"

@@ -34,6 +34,10 @@ STRATEGIES = Registry(
 )
 
 
+USUAL: dict[Task, str] = {"classification": "class-balanced", "regression": "coreset"}
+"""The strategy to take where none is asked for."""
+
+
 def make_warm(name: str, task: Task = "classification") -> Strategy:
     """The strategy of the first query, which must work before there is a model.
 

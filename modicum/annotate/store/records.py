@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 from modicum.base.events import Asked, Stopped, Trained, read_event
 from modicum.base.spec import Choice, Record
 from modicum.data.labels import class_names
+from modicum.strategies import USUAL
 
 MODICUM = 0
 """The user who stands for the project itself: imported labels and the lead's decisions are its answers."""
@@ -40,7 +41,7 @@ class Settings(Record):
     text_direction: Literal["auto", "ltr", "rtl"] = "auto"
     guidelines: str = ""
     method: Choice = Choice(name="auto")
-    strategy: Choice = Choice(name="entropy")
+    strategy: Choice = Choice(name=USUAL["classification"])
     warm_strategy: str = "typiclust"
     backbone: str = "minilm"
     seed: Count = 0
