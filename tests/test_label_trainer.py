@@ -157,7 +157,9 @@ def test_a_large_pool_is_narrowed(make, backbone: Backbone, monkeypatch: pytest.
     assert ear[-1][1]["record"]["compared"] == 6, "models are compared on the same random items"
 
 
-@pytest.mark.parametrize("strategy", ["random", "bald", "badge", "typiclust", "dal", "subsample:margin"])
+@pytest.mark.parametrize(
+    "strategy", ["random", "bald", "badge", "class-balanced", "typiclust", "dal", "subsample:margin"]
+)
 def test_every_kind_of_strategy_ranks(make, backbone: Backbone, strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "HEAD", 9)
     store = make(strategy={"name": strategy, "passes": 2} if strategy == "bald" else strategy, retrain_every=1)
