@@ -91,6 +91,18 @@ def central_first(x: np.ndarray, members: np.ndarray, centre: np.ndarray) -> Ite
     yield from members[np.argsort(np.concatenate([np.empty(0), *gaps]), kind="stable")].tolist()
 
 
+def nearest_to_centres(
+    x: np.ndarray, k: int, rng: np.random.Generator, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """(k,) positions: of each of k clusters of (n, width) rows the one nearest to its centre, largest cluster first;
+    round again where duplicates leave fewer clusters. weights: as in ``partition``."""
+    labels, _, centres = partition(x, k, rng, weights=weights)
+    groups = members_of(labels, k)
+    order = sorted(range(k), key=lambda c: -len(groups[c]))
+    picks = in_turn(central_first(x, groups[c], centres[c]) for c in order)
+    return np.fromiter(islice(picks, k), np.int64)
+
+
 def typical_first(x: np.ndarray, members: np.ndarray, neighbours: int, rng: np.random.Generator) -> Iterator[int]:
     """A cluster's members, most typical first, by their directions; beyond a random ``CROWD`` in random order."""
     if len(members) > CROWD:
@@ -120,12 +132,7 @@ class KMeans(Strategy):
 
     def select(self, view: View, k: int, *, rng: np.random.Generator) -> Selection:
         check_k(view, k)
-        x = np.asarray(view.signals["frozen_embedding"])
-        labels, _, centres = partition(x, k, rng)
-        groups = members_of(labels, k)
-        order = sorted(range(k), key=lambda c: -len(groups[c]))
-        picks = in_turn(central_first(x, groups[c], centres[c]) for c in order)
-        return unscored(np.fromiter(islice(picks, k), np.int64))
+        return unscored(nearest_to_centres(np.asarray(view.signals["frozen_embedding"]), k, rng))
 
 
 class TypiClust(Strategy):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +9,7 @@ from pydantic import Field
 
 from modicum.base.types import Signal
 from modicum.strategies.base import Selection, Strategy, View, check_k, unscored
-from modicum.strategies.clustering import central_first, in_turn, members_of, partition
+from modicum.strategies.clustering import nearest_to_centres
 from modicum.strategies.uncertainty import Margin
 
 
@@ -30,9 +29,5 @@ class DiverseMargin(Strategy):
         check_k(view, k)
         ranked = Margin().select(view, min(self.prefilter * k, view.n), rng=rng)
         x = np.asarray(view.signals["embedding"])[ranked.positions]
-        weights = 1 + ranked.scores  # 1 - margin; never all 0, since one margin is the smallest
-        labels, _, centres = partition(x, k, rng, weights=np.maximum(weights, 1e-6))
-        groups = members_of(labels, k)
-        order = sorted(range(k), key=lambda c: -len(groups[c]))
-        picks = in_turn(central_first(x, groups[c], centres[c]) for c in order)
-        return unscored(ranked.positions[np.fromiter(islice(picks, k), np.int64)])
+        weights = np.maximum(1 + ranked.scores, 1e-6)  # 1 - margin; all margins may be 1, and all weights not 0
+        return unscored(ranked.positions[nearest_to_centres(x, k, rng, weights)])
