@@ -11,9 +11,10 @@ from modicum.data.dataset import Dataset
 from modicum.engine.cache import Corpus
 from modicum.engine.engine import Engine
 from modicum.methods import METHODS
-from modicum.strategies.balanced import Balanced, evened, merged
+from modicum.strategies.balanced import Balanced, evened, merged, shortfall
 from modicum.strategies.base import View
 from modicum.strategies.clustering import TypiClust
+from modicum.strategies.uncertainty import Margin
 from modicum.strategies.zero_shot import ZeroShot
 from modicum.testing.backbone import fake_backbone, toy_dataset
 
@@ -34,6 +35,18 @@ def test_labels_are_evened_out_one_by_one() -> None:
     assert evened(np.array([3, 3]), 3).tolist() == [0, 1, 0]
 
 
+def test_a_shortfall_is_measured_by_the_mean_class() -> None:
+    assert shortfall(np.array([18, 2])).tolist() == pytest.approx([0, 0.8])
+    assert shortfall(np.array([4, 4, 4])).tolist() == [0, 0, 0]
+    assert shortfall(np.array([6, 0])).tolist() == [0, 1] and shortfall(np.array([0, 0])).tolist() == [1, 1]
+
+
+def test_where_classes_are_even_it_is_margin_sampling() -> None:
+    view = view_of(rare=40, labelled=(10, 10))
+    picked = Balanced().select(view, 20, rng=stream(0)).positions
+    assert set(picked.tolist()) == set(Margin().select(view, 20, rng=stream(0)).positions.tolist())
+
+
 def test_lists_are_merged_evenly() -> None:
     assert merged([1, 2], [10, 20, 30, 40, 50, 60]) == [10, 1, 20, 30, 40, 2, 50, 60]
     assert merged([], [3, 4]) == [3, 4] and merged([], []) == []
@@ -47,11 +60,13 @@ def test_the_rare_class_is_asked_for() -> None:
 def test_some_of_the_query_explores() -> None:
     view = view_of()
     picked = Balanced(explore=0.5).select(view, 10, rng=stream(0)).positions
-    assert len(set(picked.tolist())) == 10 and 5 <= (picked < 12).sum() < 10
+    explored = TypiClust().select(view, 4, rng=stream(0)).positions
+    assert len(set(picked.tolist())) == 10 and set(explored) <= set(picked), "a half of 10, times a shortfall of 0.8"
+    assert (np.setdiff1d(picked, explored) < 12).all()
 
 
-def test_half_are_sure_and_half_on_the_border() -> None:
-    view = view_of(rare=40)
+def test_of_a_class_without_labels_half_are_sure_and_half_on_the_border() -> None:
+    view = view_of(rare=40, labelled=(20, 0))
     picked = Balanced(explore=0.0, surest=0.5).select(view, 10, rng=stream(0)).positions
     of_rare = view.signals["proba"][picked, 1]
     assert (of_rare[::2] == np.sort(view.signals["proba"][:, 1])[::-1][:5]).all()
@@ -59,11 +74,11 @@ def test_half_are_sure_and_half_on_the_border() -> None:
 
 
 def test_the_first_of_a_query_are_as_the_whole() -> None:
-    view = view_of(rare=40, labelled=(13, 7))
+    view = view_of(rare=40, labelled=(20, 0))
     picked = Balanced(explore=0.2).select(view, 100, rng=stream(0)).positions
     explored = set(TypiClust().select(view, 20, rng=stream(0)).positions.tolist())
     of = ["explored" if p in explored else "rare" if p < 40 else "other" for p in picked.tolist()]
-    assert [of[:10].count(what) for what in ("explored", "rare", "other")] == [2, 7, 1], "13 of both, then in turn"
+    assert [of[:10].count(what) for what in ("explored", "rare", "other")] == [2, 8, 0], "20 rare ones, then in turn"
     assert of[:50].count("explored") == 10 and of[:50].count("other") > 10
 
 

@@ -15,13 +15,15 @@ from modicum.strategies.clustering import TypiClust
 
 
 class Balanced(Strategy):
-    """Asks for examples of the classes with the fewest labels, and explores besides.
+    """Asks for examples near the classes' borders, and looks for classes that lack labels.
 
-    A share ``explore`` of a query is TypiClust's: typical examples of clusters without labels, where a class may lie
-    that no model knows. The rest is dealt to the classes so that their labels become as even as can be, rarest first.
-    Of a class's share, ``surest`` is what most probably is of it, the rest what is nearest to its border: the first
-    finds examples of a rare class, the second says where it ends. Labels are counted as the model predicts them. Picks
-    come in an order in which the first of them are a smaller query of the same kind.
+    A class's shortfall is by what share it has fewer labels than the mean class; labels are counted as the model
+    predicts them. A share of a query, ``explore`` times the largest shortfall, is TypiClust's: typical examples of
+    clusters without labels, where a class may lie that no model knows. The rest is dealt to the classes so that their
+    labels become as even as can be, rarest first. Of a class's part, a share of ``surest`` times its shortfall is what
+    most probably is of it, the rest what is nearest to its border: the first finds examples of a rare class, the
+    second says where it ends. Where classes are even, this is margin sampling. Picks come in an order in which the
+    first of them are a smaller query of the same kind.
     """
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"proba", "frozen_embedding"})
@@ -32,18 +34,19 @@ class Balanced(Strategy):
     def select(self, view: View, k: int, *, rng: np.random.Generator) -> Selection:
         check_k(view, k)
         proba = np.asarray(view.signals["proba"], dtype=np.float64)
-        free = np.ones(view.n, dtype=bool)
-        explored: list[int] = []
-        if (wanted := round(self.explore * k)) > 0:
-            explored = TypiClust().select(view, wanted, rng=rng).positions.tolist()
-            free[explored] = False
         known = np.asarray(view.labelled["proba"]).argmax(1) if view.n_labelled else np.zeros(0, np.int64)
         counts = np.bincount(known, minlength=proba.shape[1])
+        lacks = shortfall(counts)
+        free = np.ones(view.n, dtype=bool)
+        explored: list[int] = []
+        if (wanted := round(self.explore * lacks.max() * k)) > 0:
+            explored = TypiClust().select(view, wanted, rng=rng).positions.tolist()
+            free[explored] = False
         turns = evened(counts, k - len(explored))
         shares = np.bincount(turns, minlength=len(counts))
         of_class: dict[int, Iterator[int]] = {}
         for c in np.argsort(counts, kind="stable"):
-            sure = round(self.surest * shares[c])
+            sure = round(self.surest * lacks[c] * shares[c])
             border = -np.abs(proba[:, c] - np.delete(proba, c, axis=1).max(1))
             picks = []
             for score, size in ((proba[:, c], sure), (border, shares[c] - sure)):
@@ -51,6 +54,11 @@ class Balanced(Strategy):
                 free[picks[-1]] = False
             of_class[c] = iter(merged(*picks))
         return unscored(np.array(merged(explored, [next(of_class[c]) for c in turns])))
+
+
+def shortfall(counts: np.ndarray) -> np.ndarray:
+    """(classes,) by what share each class has fewer labels than the mean class: 0 for none fewer, 1 for no label."""
+    return np.clip(1 - counts / max(counts.mean(), 1e-9), 0, 1)
 
 
 def evened(counts: np.ndarray, more: int) -> np.ndarray:
