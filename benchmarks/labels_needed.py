@@ -95,7 +95,7 @@ def main() -> None:
         found = curves(apart([load_results(folder).rows for folder in folders]))
     except ModicumError as problem:
         made.error(str(problem))
-    table, shares = [], defaultdict[str, list[float]](list)
+    table, shares = [], defaultdict[str, list[tuple[float, bool]]](list)
     for (data, method, strategy), ours in sorted(found.items()):
         usual = found.get((data, USUAL, "random"), {})
         if method == USUAL or not ours.keys() & usual.keys():
@@ -107,12 +107,12 @@ def main() -> None:
             "labels": _shown(labels, ends), "95 %": f"{_shown(low, ends)} to {_shown(high, ends)}",
             f"against half of {most}": against_half(low, high, most),
         })  # fmt: skip
-        shares[strategy].append(labels / most)
+        shares[strategy].append((min(labels, ends) / most, math.isinf(labels)))
     print(markdown(table))
     for strategy, of_sets in shares.items():
-        short = sum(map(math.isinf, of_sets))
-        mean = "no mean, since on some data sets it never arrived" if short else f"{np.mean(of_sets):.2f} in the mean"
-        print(f"\n{strategy}, share of the usual labels over {len(of_sets)} data sets: {mean}.")
+        reached, short = np.mean([share for share, _ in of_sets]), sum(never for _, never in of_sets)
+        beyond = f"more than {reached:.2f}: on {short} it never arrived" if short else f"{reached:.2f}"
+        print(f"\n{strategy}, share of the usual labels in the mean over {len(of_sets)} data sets: {beyond}.")
 
 
 def _shown(labels: float, ends: int) -> str:

@@ -58,7 +58,8 @@ class Balanced(Strategy):
 
 def shortfall(counts: np.ndarray) -> np.ndarray:
     """(classes,) by what share each class has fewer labels than the mean class: 0 for none fewer, 1 for no label."""
-    return np.clip(1 - counts / max(counts.mean(), 1e-9), 0, 1)
+    lacking: np.ndarray = 1 - counts / max(counts.mean(), 1e-9)
+    return lacking.clip(0, 1)
 
 
 def evened(counts: np.ndarray, more: int) -> np.ndarray:
