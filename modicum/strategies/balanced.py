@@ -22,8 +22,8 @@ class Balanced(Strategy):
     clusters without labels, where a class may lie that no model knows. The rest is dealt to the classes so that their
     labels become as even as can be, rarest first. Of a class's part, a share of ``surest`` times its shortfall is what
     most probably is of it, the rest what is nearest to its border: the first finds examples of a rare class, the
-    second says where it ends. Where classes are even, this is margin sampling. Picks come in an order in which the
-    first of them are a smaller query of the same kind.
+    second says where it ends. Where classes are even, all are nearest to borders; with two classes that is margin
+    sampling. Picks come in an order in which the first of them are a smaller query of the same kind.
     """
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"proba", "frozen_embedding"})
