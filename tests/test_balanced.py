@@ -41,7 +41,7 @@ def test_a_shortfall_is_measured_by_the_mean_class() -> None:
     assert shortfall(np.array([6, 0])).tolist() == [0, 1] and shortfall(np.array([0, 0])).tolist() == [1, 1]
 
 
-def test_where_classes_are_even_it_is_margin_sampling() -> None:
+def test_where_two_classes_are_even_it_is_margin_sampling() -> None:
     view = view_of(rare=40, labelled=(10, 10))
     picked = Balanced().select(view, 20, rng=stream(0)).positions
     assert set(picked.tolist()) == set(Margin().select(view, 20, rng=stream(0)).positions.tolist())
