@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -255,6 +257,46 @@ def test_balancing_helps_the_rare_class() -> None:
         engine = engine_of(Training(steps=40, batch_size=30, balanced=balanced), "head", data)
         said.append(engine.scorer(engine.fit([own])[0].weights).outputs(np.arange(60))[:, 1].mean())
     assert said[0] < 0.3 < said[1]
+
+
+@pytest.mark.parametrize(
+    ("counts", "margin"),
+    [((9, 1), (math.log(9), 0)), ((1, 3, 8), (0, 0, math.log(2))), ((5, 3, 2), (0, 0, 0)), ((0, 7), (0, 0))],
+)
+def test_only_a_majority_has_a_margin(counts: tuple[int, ...], margin: tuple[float, ...]) -> None:
+    targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    found = objectives.majority_margin(targets, len(counts))
+    assert found.tolist() == pytest.approx(margin, abs=1e-6)
+
+
+def test_with_two_classes_the_margin_is_the_logit_adjusted_loss() -> None:
+    targets, logits = torch.tensor([0] * 6 + [1] * 2), torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    prior = torch.tensor([6 / 8, 2 / 8])
+    adjusted = torch.nn.functional.cross_entropy(logits + prior.log(), targets)
+    margin = objectives.majority_margin(targets, 2)
+    torch.testing.assert_close(torch.nn.functional.cross_entropy(logits + margin, targets), adjusted)
+
+
+def test_a_majority_among_sought_labels_must_be_beaten_by_more() -> None:
+    data = toy_dataset(60, classes=2)
+    where = np.concatenate([np.flatnonzero(data.labels == 0)[:27], np.flatnonzero(data.labels == 1)[:3]])
+    own = FitJob(tuple(data.ids.id_of(int(i)) for i in where), data.labels[where], 0, 0)
+    even = jobs_of(data, (30,))[0]
+    jobs = [own, replace(own, sought=True), even, replace(even, sought=True)]
+
+    def said(training: Training) -> list[np.ndarray]:
+        engine = engine_of(training, "head", data)
+        together, alone = engine.fit(jobs), [engine.fit([job])[0] for job in jobs]
+        found = [engine.scorer(fitted.weights).outputs(np.arange(60))[:, 1] for fitted in together]
+        for one, fitted in zip(found, alone, strict=True):  # a run's margin is its own
+            np.testing.assert_allclose(one, engine.scorer(fitted.weights).outputs(np.arange(60))[:, 1], atol=1e-5)
+        return found
+
+    usual, sought, even_usual, even_sought = said(Training(steps=40, batch_size=30, balanced=True))
+    assert usual.mean() + 0.1 < sought.mean()
+    np.testing.assert_allclose(even_usual, even_sought, atol=1e-6)
+    plain, plain_sought = said(Training(steps=40, batch_size=30))[:2]
+    np.testing.assert_allclose(plain, plain_sought, atol=1e-6)
 
 
 def test_runs_weigh_the_same_whatever_their_batches() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from modicum.api.classifier import Classifier
 from modicum.auto.recipes import shipped_table
 from modicum.base.errors import SpecError
 from modicum.base.spec import Choice
+from modicum.base.training import FitJob
 from modicum.engine.backbone import Backbone
 from modicum.strategies.uncertainty import entropy
 from modicum.testing.backbone import fake_backbone, toy_dataset
@@ -200,6 +202,25 @@ def test_failures_are_said_and_survived(make, backbone: Backbone, monkeypatch: p
     work(child, {"kind": "train", "model": 1})
     errors = [told["error"] for kind, told in ear if kind == "failed"]
     assert "did you mean 'bitfit'" in errors[0] and "rank or train" in errors[1] and "trainer.log" in errors[2]
+
+
+@pytest.mark.parametrize(("strategy", "sought"), [("class-balanced", True), ("random", False)])
+def test_labels_are_sought_once_a_model_has_ranked(
+    make, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, strategy: str, sought: bool
+) -> None:
+    store, said, fit = make(strategy=strategy), [], Trainer._fit
+
+    def seen(self: Trainer, settings: Any, corpus: Any, job: FitJob, search: bool = True) -> Any:
+        said.append(job.sought)
+        return fit(self, settings, corpus, job, search)
+
+    monkeypatch.setattr(Trainer, "_fit", seen)
+    label(store, range(12))
+    train_on_all(store.folder, store.folder / "home", backbone)
+    for model in (1, 2):
+        taught(store, backbone, model)
+    train_on_all(store.folder, store.folder / "home again", backbone)
+    assert said == [False, False, sought, sought]
 
 
 def test_the_model_to_take_home_has_seen_every_label(make, backbone: Backbone, tmp_path: Path) -> None:

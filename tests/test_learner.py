@@ -50,6 +50,15 @@ def test_a_round_step_by_step() -> None:
     assert learner.take_log() == []
 
 
+@pytest.mark.parametrize(("strategy", "sought"), [("entropy", True), ("random", False), ("typiclust", False)])
+def test_a_job_says_whether_a_model_chose_some_of_its_labels(strategy: str, sought: bool) -> None:
+    learner, said = make(strategy), []
+    for _ in range(2):
+        turn(learner)
+        said.append(learner.job().sought)
+    assert said == [False, sought]
+
+
 def test_planning_and_choosing_open_nothing() -> None:
     learner = make("entropy", warm_start=4)
     turn(learner)

@@ -37,7 +37,8 @@ class Training(Record):
 
     batch_size: texts a step. warmup: share of the steps. weight_decay: AdamW's. clip: largest gradient norm.
     seconds: stop after so many seconds of training (the result then depends on the machine).
-    balanced: weight each class by 1 / its frequency. head_dropout: before the head.
+    balanced: weight each class by 1 / its frequency; and where a strategy sought the labels, and most are of one class,
+    let the others beat that one by its log-odds (``majority_margin``). head_dropout: before the head.
 
     until: what may end a run before that. ``fixed``: nothing. ``loss-plateau``: the loss of an epoch has not fallen by
     a share ``tolerance`` for ``patience`` epochs. ``besov``: the mean Besov index of the layers' representations of the
@@ -167,7 +168,8 @@ class FitJob:
     """What to train: a new model on these labels. targets: (n,) int64 classes or float32 values.
 
     weights: (n,) of the examples in the loss; None for 1. apart: labelled texts that this training must not see, since
-    it is to be tried on them, or since they were left out.
+    it is to be tried on them, or since they were left out. sought: whether a strategy chose some of the examples by
+    what a model said of them, so that they are harder than others.
     """
 
     ids: tuple[ExampleId, ...]
@@ -176,10 +178,11 @@ class FitJob:
     round: int
     weights: np.ndarray | None = None
     apart: tuple[ExampleId, ...] = ()
+    sought: bool = False
 
     def same_as(self, other: FitJob) -> bool:
         """Whether both would train the very same model."""
-        mine, theirs = ((one.ids, one.seed, one.round, frozenset(one.apart)) for one in (self, other))
+        mine, theirs = ((one.ids, one.seed, one.round, frozenset(one.apart), one.sought) for one in (self, other))
         alike = (self.weights is None) == (other.weights is None)
         alike = alike and (self.weights is None or np.array_equal(self.weights, other.weights))  # type: ignore[arg-type]
         return mine == theirs and alike and np.array_equal(self.targets, other.targets)

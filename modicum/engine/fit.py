@@ -20,7 +20,7 @@ from modicum.base.types import Task
 from modicum.engine.bank import Bank, Output, Weights
 from modicum.engine.early_stopping import EarlyStopping
 from modicum.engine.noise import Noise
-from modicum.engine.objectives.base import Objective, Seen, balanced_weights, sum_of_run_means
+from modicum.engine.objectives.base import Objective, Seen, balanced_weights, majority_margin, sum_of_run_means
 from modicum.engine.optimizer import BankOptimizer, rate_factor
 from modicum.engine.score import Lowered
 from modicum.engine.tiles import SIZES, Batch, pack, tile_size
@@ -88,7 +88,10 @@ class Run:
         kind = torch.int64 if task == "classification" else torch.float32
         self.targets = torch.from_numpy((np.asarray(job.targets) - self.mean) / self.std).to(kind)
         self.weights = None if job.weights is None else torch.from_numpy(np.asarray(job.weights, np.float32))
+        self.margin = torch.zeros(outputs)
         if training.balanced:
+            if job.sought:
+                self.margin = majority_margin(self.targets, outputs)
             of_class = balanced_weights(self.targets, outputs)[self.targets]
             self.weights = of_class if self.weights is None else self.weights * of_class
         self.dropout = stream(job.seed, "dropout", job.round)
@@ -200,7 +203,9 @@ class Trainer:
         targets = torch.cat([runs[r].targets[picked[r]] for r in active])[of_text].to(device)
         output = self._output(batch, positions[batch.order], noise)
         owner = torch.from_numpy(batch.run_of_text).to(device)
-        losses = self.objective.losses(Seen(*output, targets, owner, torch.from_numpy(of_text).to(device)))
+        margins = torch.stack([run.margin for run in runs]).to(device)[owner]
+        views_of = torch.from_numpy(of_text).to(device)
+        losses = self.objective.losses(Seen(output.pooled, output.logits + margins, targets, owner, views_of))
         if any(runs[r].weights is not None for r in active):
             losses = losses * torch.cat([_weights(runs[r], picked[r]) for r in active])[of_text].to(device)
         loss, means = sum_of_run_means(losses, owner, len(runs))

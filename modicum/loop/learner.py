@@ -97,6 +97,7 @@ class Learner:
         self._wanted: Wanted | None = None
         self._view: View | None = None
         self._chosen: tuple[ExampleId, ...] | None = None
+        self._sought = False
 
     @classmethod
     def replay(cls, ids: Sequence[ExampleId], strategy: Strategy, events: Iterable[Event], **settings: Any) -> Learner:
@@ -210,7 +211,8 @@ class Learner:
         labelled = self.pool.labelled
         if not labelled:
             raise StateError("there is nothing to train on: ask and tell at least one label first")
-        return FitJob(tuple(labelled), np.array(list(labelled.values())), self.seed, self.round)
+        targets = np.array(list(labelled.values()))
+        return FitJob(tuple(labelled), targets, self.seed, self.round, sought=self._sought)
 
     def accept(self, record: Mapping[str, Any]) -> None:
         """A model was trained on ``job()``: its metrics and costs. May end the loop (see ``stopped``)."""
@@ -234,6 +236,7 @@ class Learner:
     def _apply(self, event: Event) -> None:
         if isinstance(event, Asked):
             self.pool = self.pool.ask(event.ids)
+            self._sought |= self.acting.asks_model
         elif isinstance(event, Told):
             answers = dict(sorted(event.answers.items()))  # by id: a log in JSON keeps no order of its own
             earlier = {i: a for i, a in answers.items() if self.pool.state_of(i) in ("labelled", "skipped")}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from modicum.base.errors import SpecError
 from modicum.base.registry import Registry
-from modicum.base.types import BEFORE_TRAINING, Task
+from modicum.base.types import Task
 
 if TYPE_CHECKING:
     from modicum.strategies.base import Strategy
@@ -45,7 +45,7 @@ def make_warm(name: str, task: Task = "classification") -> Strategy:
         SpecError: it needs one, or is not for this task. UnknownName: there is no such strategy.
     """
     warm: Strategy = STRATEGIES.create(name)
-    if warm.needs - BEFORE_TRAINING:
+    if warm.asks_model:
         raise SpecError(f"warm_strategy = {name!r} needs a trained model: use random, kmeans, typiclust or zero-shot")
     if task not in warm.tasks:
         raise SpecError(f"warm_strategy = {name!r} works for {' and '.join(sorted(warm.tasks))}, not for {task}")

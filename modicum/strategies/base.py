@@ -11,7 +11,7 @@ import numpy as np
 
 from modicum.base.errors import SpecError
 from modicum.base.spec import Record
-from modicum.base.types import Signal, Task
+from modicum.base.types import BEFORE_TRAINING, Signal, Task
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Strategy(Record, ABC):
     tasks: ClassVar[frozenset[Task]] = frozenset({"classification"})
     deterministic: ClassVar[bool] = False
     """True where the generator is not used: permuting the candidates then permutes the picks."""
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether it chooses by what a trained model says."""
+        return bool(self.needs - BEFORE_TRAINING)
 
     @property
     def mc_passes(self) -> int:

@@ -61,6 +61,7 @@ from modicum.engine.fit import Fitted
 from modicum.engine.memory import peak_memory_mb
 from modicum.strategies import make_warm
 from modicum.strategies.base import View
+from modicum.study.prepare import make_strategy
 
 KEPT = 3
 """Models whose files are kept."""
@@ -119,7 +120,8 @@ class Trainer:
             self.say("started", stage="training", model=model, labels=len(known.trainable))
             plan = make_plan(known, model - 1)
             corpus, rows = self._corpus(store, known, plan.texts, LARGE)
-        job = self._job(known, corpus, rows[np.searchsorted(plan.texts, known.trainable)], plan.round)
+        at = rows[np.searchsorted(plan.texts, known.trainable)]
+        job = self._job(known, corpus, at, plan.round, sought=model > 1 and plan.strategy.asks_model)
         engine, classifier, fitted = self._fit(known.settings, corpus, job, search=False)
         scoring = time.perf_counter()
         proba, picks = self._look(engine, fitted, known, plan, rows)
@@ -158,9 +160,9 @@ class Trainer:
         return engine, classifier.adopt(engine, fitted, settings.classes), fitted
 
     @staticmethod
-    def _job(known: Known, corpus: Corpus, rows: np.ndarray, round_: int) -> FitJob:
+    def _job(known: Known, corpus: Corpus, rows: np.ndarray, round_: int, sought: bool) -> FitJob:
         ids = tuple(corpus.dataset.ids[int(row)] for row in rows)
-        return FitJob(ids, known.labels[known.trainable], known.settings.seed, round_)
+        return FitJob(ids, known.labels[known.trainable], known.settings.seed, round_, sought=sought)
 
     def _look(
         self, engine: Engine, fitted: Fitted, known: Known, plan: Plan, rows: np.ndarray
@@ -266,7 +268,8 @@ def train_on_all(folder: Path, out: Path, backbone: Backbone | None = None) -> d
             raise SpecError(f"a model cannot be trained yet: {reason}")
         trainer = Trainer(folder, lambda kind, **values: None, backbone)
         corpus, rows = trainer._corpus(store, known, known.trainable, 0)
-    _, classifier, fitted = trainer._fit(known.settings, corpus, trainer._job(known, corpus, rows, 0))
+        sought = bool(store.models()) and make_strategy(known.settings.strategy, "classification").asks_model
+    _, classifier, fitted = trainer._fit(known.settings, corpus, trainer._job(known, corpus, rows, 0, sought))
     classifier.save(out)
     return {"labels": len(rows), "steps": fitted.steps, "parameters": fitted.parameters}
 

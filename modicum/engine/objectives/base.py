@@ -21,8 +21,9 @@ from modicum.base.types import Task
 class Seen:
     """A batch of texts as an objective sees it.
 
-    pooled: (texts, width) fp32 representations. logits: (texts, outputs) fp32. targets: (texts,) int64 classes, or
-    fp32 values. run: (texts,) int64, whose text it is. text: (texts,) int64, the same number for each view of a text.
+    pooled: (texts, width) fp32 representations. logits: (texts, outputs) fp32, a majority with its margin.
+    targets: (texts,) int64 classes, or fp32 values. run: (texts,) int64, whose text it is. text: (texts,) int64, the
+    same number for each view of a text.
     """
 
     pooled: Tensor
@@ -59,3 +60,14 @@ def balanced_weights(targets: Tensor, classes: int) -> Tensor:
     """(n,) -> (classes,): n / (classes seen · count), so that the mean weight over the examples is 1."""
     counts = torch.bincount(targets, minlength=classes)
     return len(targets) / ((counts > 0).sum() * counts.clamp(min=1))
+
+
+def majority_margin(targets: Tensor, classes: int) -> Tensor:
+    """(n,) -> (classes,): for a class that most of the examples are of, its log-odds among them; 0 for all others.
+
+    Added to logits while training, it is by how much the others have to beat the majority: with two classes the
+    logit-adjusted loss (Menon et al. 2021, τ = 1). A class that is alone is no majority.
+    """
+    counts = torch.bincount(targets, minlength=classes)
+    share = torch.where(counts < len(targets), counts / len(targets), 0.0)
+    return torch.logit(share.clamp(min=0.5))
