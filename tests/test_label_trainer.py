@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_label_store import Ear, label, taught
+from toy_label_store import Ear, label, say, taught
 
 from modicum.analysis.metrics import evaluate
 from modicum.annotate.model import rounds, trainer
 from modicum.annotate.model.queue import audit_items
+from modicum.annotate.model.rounds import read_known
 from modicum.annotate.model.trainer import Trainer, train_on_all, work
 from modicum.annotate.store.project import ProjectStore
 from modicum.annotate.store.records import ME, Skipped
@@ -204,23 +205,27 @@ def test_failures_are_said_and_survived(make, backbone: Backbone, monkeypatch: p
     assert "did you mean 'bitfit'" in errors[0] and "rank or train" in errors[1] and "trainer.log" in errors[2]
 
 
-@pytest.mark.parametrize(("strategy", "sought"), [("class-balanced", True), ("random", False)])
-def test_labels_are_sought_once_a_model_has_ranked(
-    make, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, strategy: str, sought: bool
-) -> None:
-    store, said, fit = make(strategy=strategy), [], Trainer._fit
+def test_labels_are_sought_that_a_model_ranked(make, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, jobs, fit = make(strategy="entropy"), [], Trainer._fit
 
     def seen(self: Trainer, settings: Any, corpus: Any, job: FitJob, search: bool = True) -> Any:
-        said.append(job.sought)
+        jobs.append(job)
         return fit(self, settings, corpus, job, search)
 
+    def ranked(items: range, strategy: str, model: int | None) -> bool:
+        for item in items:
+            say(store, item, item % 3, strategy=strategy, model=model)
+        train_on_all(store.folder, store.folder / "home", backbone)
+        return jobs[-1].sought
+
     monkeypatch.setattr(Trainer, "_fit", seen)
-    label(store, range(12))
-    train_on_all(store.folder, store.folder / "home", backbone)
-    for model in (1, 2):
-        taught(store, backbone, model)
-    train_on_all(store.folder, store.folder / "home again", backbone)
-    assert said == [False, False, sought, sought]
+    label(store, range(6))
+    assert not ranked(range(6, 12), "typiclust", None)
+    assert not ranked(range(12, 24), "random", 1)
+    assert not ranked(range(24, 35), "subsample:entropy(size=50)", 2), "11 of 35 are no third"
+    assert ranked(range(35, 36), "entropy", 3)
+    taught(store, backbone, 1)
+    assert jobs[-1].sought and read_known(store).sought.sum() == 12
 
 
 def test_the_model_to_take_home_has_seen_every_label(make, backbone: Backbone, tmp_path: Path) -> None:

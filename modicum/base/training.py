@@ -37,8 +37,8 @@ class Training(Record):
 
     batch_size: texts a step. warmup: share of the steps. weight_decay: AdamW's. clip: largest gradient norm.
     seconds: stop after so many seconds of training (the result then depends on the machine).
-    balanced: weight each class by 1 / its frequency; and where a strategy sought the labels, and most are of one class,
-    let the others beat that one by its log-odds (``majority_margin``). head_dropout: before the head.
+    balanced: weight each class by 1 / its frequency; and where many labels were sought, and most are of one class, let
+    the others beat that one by its log-odds (``majority_margin``). head_dropout: before the head.
 
     until: what may end a run before that. ``fixed``: nothing. ``loss-plateau``: the loss of an epoch has not fallen by
     a share ``tolerance`` for ``patience`` epochs. ``besov``: the mean Besov index of the layers' representations of the
@@ -168,8 +168,8 @@ class FitJob:
     """What to train: a new model on these labels. targets: (n,) int64 classes or float32 values.
 
     weights: (n,) of the examples in the loss; None for 1. apart: labelled texts that this training must not see, since
-    it is to be tried on them, or since they were left out. sought: whether a strategy chose some of the examples by
-    what a model said of them, so that they are harder than others.
+    it is to be tried on them, or since they were left out. sought: whether many of the examples were chosen by what a
+    model said of them (``many_sought``), so that they are no random sample.
     """
 
     ids: tuple[ExampleId, ...]
@@ -186,6 +186,11 @@ class FitJob:
         alike = (self.weights is None) == (other.weights is None)
         alike = alike and (self.weights is None or np.array_equal(self.weights, other.weights))  # type: ignore[arg-type]
         return mine == theirs and alike and np.array_equal(self.targets, other.targets)
+
+
+def many_sought(sought: int, labels: int) -> bool:
+    """Whether so many of the labels were chosen by what a model said that training should reckon with it: a third."""
+    return sought > 0 and 3 * sought >= labels
 
 
 def distinct(jobs: Sequence[FitJob]) -> tuple[list[FitJob], list[int]]:

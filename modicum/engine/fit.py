@@ -6,7 +6,7 @@ import functools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -136,7 +136,8 @@ class Trainer:
 
     objective: what its runs minimise. features: (n, width) of the frozen backbone, for methods that leave it as it is.
     lower: what the layers below the bank's lowest make of the texts, if that is known. judge: how good a run is at the
-    end of an epoch, for the rule that may end it. size: of the tiles, which the texts decide.
+    end of an epoch, for the rule that may end it. size: of the tiles, which the texts decide. margins: (runs, outputs),
+    what each run's logits are raised by.
     """
 
     bank: Bank
@@ -148,11 +149,13 @@ class Trainer:
     lower: Lowered | None = None
     judge: Judge | None = None
     size: int = SIZES[0]
+    margins: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def fit(self, runs: Sequence[Run]) -> list[Fitted]:
         """Train all runs to their ends; a run that ends early is left alone from then on."""
         optimizer = BankOptimizer(self.bank, weight_decay=self.training.weight_decay, clip=self.training.clip)
         self.size = tile_size(self.tokens.lengths, TRAINING_COST[self.bank.backbone.device.type])
+        self.margins = torch.stack([run.margin for run in runs]).to(self.bank.backbone.device)
         spent, step = 0.0, 0
         while any(factors := [self._factor(run, step, spent) for run in runs]):
             started = time.perf_counter()
@@ -203,9 +206,8 @@ class Trainer:
         targets = torch.cat([runs[r].targets[picked[r]] for r in active])[of_text].to(device)
         output = self._output(batch, positions[batch.order], noise)
         owner = torch.from_numpy(batch.run_of_text).to(device)
-        margins = torch.stack([run.margin for run in runs]).to(device)[owner]
-        views_of = torch.from_numpy(of_text).to(device)
-        losses = self.objective.losses(Seen(output.pooled, output.logits + margins, targets, owner, views_of))
+        text = torch.from_numpy(of_text).to(device)
+        losses = self.objective.losses(Seen(output.pooled, output.logits + self.margins[owner], targets, owner, text))
         if any(runs[r].weights is not None for r in active):
             losses = losses * torch.cat([_weights(runs[r], picked[r]) for r in active])[of_text].to(device)
         loss, means = sum_of_run_means(losses, owner, len(runs))

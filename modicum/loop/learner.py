@@ -19,7 +19,7 @@ from modicum.base.errors import StateError
 from modicum.base.events import Asked, Event, Stopped, Told, Trained
 from modicum.base.rng import stream
 from modicum.base.spec import Record
-from modicum.base.training import FitJob
+from modicum.base.training import FitJob, many_sought
 from modicum.base.types import ExampleId, Label, Signal
 from modicum.data.pool import Pool
 from modicum.loop.stopping import Stopping
@@ -97,7 +97,7 @@ class Learner:
         self._wanted: Wanted | None = None
         self._view: View | None = None
         self._chosen: tuple[ExampleId, ...] | None = None
-        self._sought = False
+        self._sought: set[ExampleId] = set()
 
     @classmethod
     def replay(cls, ids: Sequence[ExampleId], strategy: Strategy, events: Iterable[Event], **settings: Any) -> Learner:
@@ -211,8 +211,8 @@ class Learner:
         labelled = self.pool.labelled
         if not labelled:
             raise StateError("there is nothing to train on: ask and tell at least one label first")
-        targets = np.array(list(labelled.values()))
-        return FitJob(tuple(labelled), targets, self.seed, self.round, sought=self._sought)
+        sought = many_sought(len(self._sought & labelled.keys()), len(labelled))
+        return FitJob(tuple(labelled), np.array(list(labelled.values())), self.seed, self.round, sought=sought)
 
     def accept(self, record: Mapping[str, Any]) -> None:
         """A model was trained on ``job()``: its metrics and costs. May end the loop (see ``stopped``)."""
@@ -236,7 +236,8 @@ class Learner:
     def _apply(self, event: Event) -> None:
         if isinstance(event, Asked):
             self.pool = self.pool.ask(event.ids)
-            self._sought |= self.acting.asks_model
+            if event.strategy == self.name and self.acting.asks_model:
+                self._sought.update(event.ids)
         elif isinstance(event, Told):
             answers = dict(sorted(event.answers.items()))  # by id: a log in JSON keeps no order of its own
             earlier = {i: a for i, a in answers.items() if self.pool.state_of(i) in ("labelled", "skipped")}

@@ -52,7 +52,7 @@ class Strategy(Record, ABC):
     @property
     def asks_model(self) -> bool:
         """Whether it chooses by what a trained model says."""
-        return bool(self.needs - BEFORE_TRAINING)
+        return bool((self.needs | self.needs_labelled) - BEFORE_TRAINING)
 
     @property
     def mc_passes(self) -> int:

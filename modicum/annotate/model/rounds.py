@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
 from modicum.annotate.model.queue import audit_items
 from modicum.annotate.store.project import ProjectStore
 from modicum.annotate.store.records import Settings
+from modicum.base.errors import ModicumError
 from modicum.base.rng import stream
 from modicum.strategies import STRATEGIES
 from modicum.strategies.base import Strategy, View
@@ -37,12 +38,14 @@ class Known:
     """What the database says now.
 
     labels: (n,) int64 classes, -1 where there is none. touched: (n,) bool, answered by anyone, if only skipped.
+    sought: (n,) bool, labelled when a strategy had chosen it by what a model said.
     audit: the audit items in their random order. seq: the last event that is in this.
     """
 
     settings: Settings
     labels: np.ndarray
     touched: np.ndarray
+    sought: np.ndarray
     audit: np.ndarray
     seq: int
 
@@ -74,13 +77,24 @@ def read_known(store: ProjectStore) -> Known:
     n = store.count()
     for _ in range(TRIES):
         seq, settings = store.last_seq(), store.settings
-        labels, touched = np.full(n, UNKNOWN, np.int64), np.zeros(n, bool)
+        labels, touched, sought = np.full(n, UNKNOWN, np.int64), np.zeros(n, bool), np.zeros(n, bool)
         for item, label, _how in store.resolved():
             touched[item] = True
             labels[item] = UNKNOWN if label is None else label
+        for item, strategy in store.ranked():
+            sought[item] |= _asks_model(strategy)
         if store.last_seq() == seq:
             break
-    return Known(settings, labels, touched, audit_items(n, settings.audit, settings.seed), seq)
+    return Known(settings, labels, touched, sought, audit_items(n, settings.audit, settings.seed), seq)
+
+
+@cache
+def _asks_model(label: str) -> bool:
+    """Whether the strategy that an answer names so chooses by what a model says; not one that is not known here."""
+    try:
+        return bool(STRATEGIES.create(label.partition("(")[0]).asks_model)
+    except ModicumError:
+        return False
 
 
 @dataclass(frozen=True)

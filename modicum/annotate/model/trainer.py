@@ -24,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ from modicum.auto.recipes import AUTO
 from modicum.base.errors import ModicumError, SpecError
 from modicum.base.files import atomic_write
 from modicum.base.rng import stream
-from modicum.base.training import FitJob
+from modicum.base.training import FitJob, many_sought
 from modicum.base.types import Signal
 from modicum.data.dataset import Dataset
 from modicum.engine.backbone import Backbone
@@ -61,7 +62,6 @@ from modicum.engine.fit import Fitted
 from modicum.engine.memory import peak_memory_mb
 from modicum.strategies import make_warm
 from modicum.strategies.base import View
-from modicum.study.prepare import make_strategy
 
 KEPT = 3
 """Models whose files are kept."""
@@ -120,8 +120,7 @@ class Trainer:
             self.say("started", stage="training", model=model, labels=len(known.trainable))
             plan = make_plan(known, model - 1)
             corpus, rows = self._corpus(store, known, plan.texts, LARGE)
-        at = rows[np.searchsorted(plan.texts, known.trainable)]
-        job = self._job(known, corpus, at, plan.round, sought=model > 1 and plan.strategy.asks_model)
+        job = self._job(known, corpus, rows[np.searchsorted(plan.texts, known.trainable)], plan.round)
         engine, classifier, fitted = self._fit(known.settings, corpus, job, search=False)
         scoring = time.perf_counter()
         proba, picks = self._look(engine, fitted, known, plan, rows)
@@ -160,8 +159,9 @@ class Trainer:
         return engine, classifier.adopt(engine, fitted, settings.classes), fitted
 
     @staticmethod
-    def _job(known: Known, corpus: Corpus, rows: np.ndarray, round_: int, sought: bool) -> FitJob:
+    def _job(known: Known, corpus: Corpus, rows: np.ndarray, round_: int) -> FitJob:
         ids = tuple(corpus.dataset.ids[int(row)] for row in rows)
+        sought = many_sought(int(known.sought[known.trainable].sum()), len(ids))
         return FitJob(ids, known.labels[known.trainable], known.settings.seed, round_, sought=sought)
 
     def _look(
@@ -263,13 +263,12 @@ def train_on_all(folder: Path, out: Path, backbone: Backbone | None = None) -> d
     """
     with closing(ProjectStore(folder, read_only=True)) as store:
         known = read_known(store)
-        known = Known(known.settings, known.labels, known.touched, known.audit[:0], known.seq)
+        known = replace(known, audit=known.audit[:0])
         if (reason := too_few(known.labels[known.trainable], known.settings.classes)) is not None:
             raise SpecError(f"a model cannot be trained yet: {reason}")
         trainer = Trainer(folder, lambda kind, **values: None, backbone)
         corpus, rows = trainer._corpus(store, known, known.trainable, 0)
-        sought = bool(store.models()) and make_strategy(known.settings.strategy, "classification").asks_model
-    _, classifier, fitted = trainer._fit(known.settings, corpus, trainer._job(known, corpus, rows, 0, sought))
+    _, classifier, fitted = trainer._fit(known.settings, corpus, trainer._job(known, corpus, rows, 0))
     classifier.save(out)
     return {"labels": len(rows), "steps": fitted.steps, "parameters": fitted.parameters}
 

@@ -164,6 +164,12 @@ class Reading(Database):
         """(item, label or None, how) of each answered item, by item, whether or not more answers are to come."""
         return (Resolved(verdict.item, verdict.label, verdict.how) for verdict in self.verdicts())
 
+    def ranked(self) -> list[tuple[int, str]]:
+        """(item, strategy) of the items that were labelled when a model's rank had brought them up."""
+        model, strategy = "json_extract(event, '$.model')", "json_extract(event, '$.strategy')"
+        query = f"SELECT DISTINCT item, {strategy} FROM events WHERE kind = 'labelled' AND {model} IS NOT NULL"
+        return self._read(query)
+
     def decided(self) -> list[int]:
         """Items whose label no further answer changes: imported ones, and those that a lead decided; in order."""
         found = self._read("SELECT item FROM verdicts WHERE how IN ('adjudicated', 'imported') ORDER BY item")

@@ -21,7 +21,7 @@ from modicum.base.types import Task
 class Seen:
     """A batch of texts as an objective sees it.
 
-    pooled: (texts, width) fp32 representations. logits: (texts, outputs) fp32, a majority with its margin.
+    pooled: (texts, width) fp32 representations. logits: (texts, outputs) fp32, a majority's raised by its margin.
     targets: (texts,) int64 classes, or fp32 values. run: (texts,) int64, whose text it is. text: (texts,) int64, the
     same number for each view of a text.
     """
