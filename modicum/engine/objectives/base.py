@@ -62,12 +62,15 @@ def balanced_weights(targets: Tensor, classes: int) -> Tensor:
     return len(targets) / ((counts > 0).sum() * counts.clamp(min=1))
 
 
+MAJORITY = 0.75
+"""Share of the labels from which a class has a margin: milder ones were not seen to need it."""
+
+
 def majority_margin(targets: Tensor, classes: int) -> Tensor:
-    """(n,) -> (classes,): for a class that most of the examples are of, its log-odds among them; 0 for all others.
+    """(n,) -> (classes,): for a class of three quarters of the examples or more, its log-odds among them; else 0.
 
     Added to logits while training, it is by how much the others have to beat the majority: with two classes the
     logit-adjusted loss (Menon et al. 2021, τ = 1). A class that is alone is no majority.
     """
-    counts = torch.bincount(targets, minlength=classes)
-    share = torch.where(counts < len(targets), counts / len(targets), 0.0)
-    return torch.logit(share.clamp(min=0.5))
+    share = torch.bincount(targets, minlength=classes) / len(targets)
+    return torch.logit(share).where((share >= MAJORITY) & (share < 1), 0.0)
