@@ -65,6 +65,19 @@ def test_fit_predict_select_export(modicum, files: Path) -> None:
     assert code == 0 and (files / "plain" / "model.safetensors").is_file(), err
 
 
+def test_sought_labels_of_a_file(modicum, files: Path) -> None:
+    rows = list(csv.DictReader((files / "train.csv").open()))
+    few = [row for row in rows if row["topic"] == "class-0"][:2] + [row for row in rows if row["topic"] == "class-1"]
+    (files / "few.csv").write_text("message,topic\n" + "".join(f"{row['message']},{row['topic']}\n" for row in few))
+    sure = []
+    for more in ((), ("--sought",)):
+        asked = ("fit", files / "few.csv", *COLUMNS[:4], "--out", files / "model", "--backbone", files / "base")
+        assert modicum(*asked, "--method", "auto", *more)[0] == 0
+        assert modicum("predict", files / "model", files / "train.csv", *COLUMNS[:2], "--out", files / "p.csv")[0] == 0
+        sure.append(sum(float(row["p(class-0)"]) for row in csv.DictReader((files / "p.csv").open())))
+    assert sure[0] < sure[1]
+
+
 def test_advice(modicum, files: Path) -> None:
     asked = ("advise", files / "train.csv", *COLUMNS, "--backbone", files / "base", "--labels", 200, "--minutes", 9)
     code, out, err = modicum(*asked, "--json")

@@ -84,10 +84,18 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     # ---- training ------------------------------------------------------------------------------------------------
 
-    def fit(self, texts: Texts, labels: Sequence[Any] | np.ndarray, unlabelled: Texts | None = None) -> Self:
+    def fit(
+        self,
+        texts: Texts,
+        labels: Sequence[Any] | np.ndarray,
+        unlabelled: Texts | None = None,
+        *,
+        sought: bool = False,
+    ) -> Self:
         """Train on n texts (or pairs of texts) and their labels, of which some classes may have one example only.
 
-        unlabelled: more texts, which ``tapt`` and ``self_training`` learn from, too.
+        unlabelled: more texts, which ``tapt`` and ``self_training`` learn from, too. sought: a third of the texts or
+        more were chosen by what a model said of them, so that they are no random sample (matters where ``balanced``).
 
         Raises:
             DataError: texts or labels cannot be used; the message names the item.
@@ -100,14 +108,22 @@ class Classifier(ClassifierMixin, BaseEstimator):
             counts = np.bincount(dataset.labels[dataset.is_labelled], minlength=len(dataset.classes))
             check_present(dataset.classes, counts, dataset.name)
         given = list(labels)
-        self.fit_dataset(dataset, None if unlabelled is None else self._with_more(dataset, firsts, pairs, unlabelled))
+        more = None if unlabelled is None else self._with_more(dataset, firsts, pairs, unlabelled)
+        self.fit_dataset(dataset, more, sought=sought)
         if dataset.task == "classification":
             firsts_of = [int(np.flatnonzero(dataset.labels == c)[0]) for c in range(len(dataset.classes))]
             self.classes_ = np.array([given[i] for i in firsts_of])
         return self
 
-    def fit_dataset(self, dataset: Dataset, texts: Dataset | None = None, on_epoch: OnEpoch | None = None) -> Self:
-        """Train on the labelled rows of a data set.
+    def fit_dataset(
+        self,
+        dataset: Dataset,
+        texts: Dataset | None = None,
+        on_epoch: OnEpoch | None = None,
+        *,
+        sought: bool = False,
+    ) -> Self:
+        """Train on the labelled rows of a data set; sought: see ``fit``.
 
         texts: what ``tapt`` and ``self_training`` learn from, by default all rows of the data set, and with all of its
         labelled ones among them. on_epoch: called with the number of its epochs that are done and the last one's mean
@@ -123,7 +139,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         engine = self.engine(shown, dataset.task, len(dataset.classes) or 1)
         self.begin(engine, texts, on_epoch)
         ids = tuple(dataset.ids[int(i)] for i in chosen)
-        fitted = engine.fit([FitJob(ids, dataset.labels[chosen], self.seed, 0)])[0]
+        fitted = engine.fit([FitJob(ids, dataset.labels[chosen], self.seed, 0, sought=sought)])[0]
         return self.adopt(engine, fitted, dataset.classes)
 
     def begin(self, engine: Engine, texts: Dataset | None = None, on_epoch: OnEpoch | None = None) -> None:

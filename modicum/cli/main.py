@@ -140,6 +140,9 @@ def fit(
         str | None, typer.Option(help="First learn from all texts, labelled or not: mlm or simcse.")
     ] = None,
     objective: Annotated[str | None, typer.Option(help="What is minimised; see: modicum objectives.")] = None,
+    sought: Annotated[
+        bool, typer.Option("--sought", help="A third of the labels or more are of texts that modicum select chose.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Decides every draw.")] = 0,
     option: Options = None,
     precision: PrecisionOption = "auto",
@@ -161,6 +164,7 @@ def fit(
         epochs=epochs,
         tapt=tapt,
         objective=objective,
+        sought=sought,
         seed=seed,
         options=option or [],
         precision=precision,

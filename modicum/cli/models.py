@@ -42,6 +42,7 @@ def fit(
     epochs: int | None,
     tapt: str | None,
     objective: str | None,
+    sought: bool,
     seed: int,
     options: Sequence[str],
     precision: str,
@@ -76,7 +77,7 @@ def fit(
         else:
             console.say(f"Pretraining on {len(dataset):,} texts: epoch {epoch}, loss {loss:.3f}")
 
-    model.fit_dataset(dataset.subset(chosen), texts=dataset, on_epoch=told)
+    model.fit_dataset(dataset.subset(chosen), texts=dataset, on_epoch=told, sought=sought)
     model.save(out)
     facts: dict[str, Any] = {
         "labels": len(chosen),
