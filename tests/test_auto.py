@@ -201,6 +201,17 @@ def test_where_labels_do_not_say_it_is_as_sure_as_is_usual(cooling: float, by: f
     assert told.temperature not in (by, None), "what cross-validation says comes first"
 
 
+def test_where_a_class_has_most_labels_it_stays_as_sure_as_it_is() -> None:
+    made = recipe("a", steps=3).model_copy(update={"cooling": 6.0})
+    at = np.concatenate([np.flatnonzero(DATA.labels == 0)[:16], np.flatnonzero(DATA.labels == 1)[:4]])
+    ids = tuple(DATA.ids.id_of(int(i)) for i in at)
+    temperatures = [
+        auto_engine(made, rungs=0).fit([FitJob(ids[:labels], DATA.labels[at[:labels]], 0, 0)])[0].temperature
+        for labels in (20, 16)  # four fifths of one class; a class that is alone is no majority
+    ]
+    assert temperatures == [None, 2.0]
+
+
 def test_values_have_one_recipe() -> None:
     values = toy_dataset(30, classes=0)
     first = recipe("a", objective="contrastive").model_copy(update={"cooling": 5.0})

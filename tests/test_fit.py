@@ -261,7 +261,7 @@ def test_balancing_helps_the_rare_class() -> None:
 
 @pytest.mark.parametrize(
     ("counts", "margin"),
-    [((9, 1), (math.log(9), 0)), ((1, 2, 9), (0, 0, math.log(3))), ((1, 3, 8), (0, 0, 0)), ((0, 7), (0, 0))],
+    [((9, 1), (math.log(9), 0)), ((1, 1, 8), (0, 0, math.log(4))), ((1, 3, 8), (0, 0, 0)), ((0, 7), (0, 0))],
 )
 def test_only_a_large_majority_has_a_margin(counts: tuple[int, ...], margin: tuple[float, ...]) -> None:
     targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
@@ -270,8 +270,8 @@ def test_only_a_large_majority_has_a_margin(counts: tuple[int, ...], margin: tup
 
 
 def test_with_two_classes_the_margin_is_the_logit_adjusted_loss() -> None:
-    targets, logits = torch.tensor([0] * 6 + [1] * 2), torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
-    prior = torch.tensor([6 / 8, 2 / 8])
+    targets, logits = torch.tensor([0] * 9 + [1]), torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
+    prior = torch.tensor([0.9, 0.1])
     adjusted = torch.nn.functional.cross_entropy(logits + prior.log(), targets)
     margin = objectives.majority_margin(targets, 2)
     torch.testing.assert_close(torch.nn.functional.cross_entropy(logits + margin, targets), adjusted)

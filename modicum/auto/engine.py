@@ -20,6 +20,7 @@ from modicum.engine.cache import Corpus
 from modicum.engine.calibration import at_temperature, calibrated
 from modicum.engine.engine import Engine
 from modicum.engine.fit import Fitted
+from modicum.engine.objectives.base import majority
 from modicum.methods import METHODS
 from modicum.methods.base import Method
 
@@ -187,7 +188,10 @@ def _finished(fitted: Fitted, job: FitJob, chosen: Chosen) -> Fitted:
     if chosen.said is not None:
         return calibrated(done, chosen.said, job.targets)
     usual = chosen.recipe.temperature(fitted.weights.outputs)
-    return done if usual == 1.0 else at_temperature(done, usual)
+    # the usual one is that of evener labels, where fewer texts are clear
+    if usual == 1.0 or majority(job.targets, fitted.weights.outputs).any():
+        return done
+    return at_temperature(done, usual)
 
 
 def _for_task(table: Table, task: Task) -> Table:

@@ -37,7 +37,7 @@ class Training(Record):
 
     batch_size: texts a step. warmup: share of the steps. weight_decay: AdamW's. clip: largest gradient norm.
     seconds: stop after so many seconds of training (the result then depends on the machine).
-    balanced: weight each class by 1 / its frequency; and where many labels were sought, and three quarters are of one
+    balanced: weight each class by 1 / its frequency; and where many labels were sought, and four fifths are of one
     class, let the others beat that one by its log-odds (``majority_margin``). head_dropout: before the head.
 
     until: what may end a run before that. ``fixed``: nothing. ``loss-plateau``: the loss of an epoch has not fallen by

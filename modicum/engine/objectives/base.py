@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,15 +63,21 @@ def balanced_weights(targets: Tensor, classes: int) -> Tensor:
     return len(targets) / ((counts > 0).sum() * counts.clamp(min=1))
 
 
-MAJORITY = 0.75
-"""Share of the labels from which a class has a margin: milder ones were not seen to need it."""
+MAJORITY = 0.8
+"""Share of the labels from which a class counts as a majority: milder ones were not seen to need a margin."""
+
+
+def majority(targets: np.ndarray, classes: int) -> np.ndarray:
+    """(n,) -> (classes,) bool, the class that four fifths of the examples or more are of; one that is alone is none."""
+    share = np.bincount(targets, minlength=classes) / len(targets)
+    return (share >= MAJORITY) & (share < 1)
 
 
 def majority_margin(targets: Tensor, classes: int) -> Tensor:
-    """(n,) -> (classes,): for a class of three quarters of the examples or more, its log-odds among them; else 0.
+    """(n,) -> (classes,): for a ``majority`` its log-odds among the examples, 0 for all other classes.
 
     Added to logits while training, it is by how much the others have to beat the majority: with two classes the
-    logit-adjusted loss (Menon et al. 2021, τ = 1). A class that is alone is no majority.
+    logit-adjusted loss (Menon et al. 2021, τ = 1).
     """
     share = torch.bincount(targets, minlength=classes) / len(targets)
-    return torch.logit(share).where((share >= MAJORITY) & (share < 1), 0.0)
+    return torch.logit(share).where(torch.from_numpy(majority(targets.numpy(), classes)), 0.0)
