@@ -17,6 +17,9 @@ from torch import Tensor
 from modicum.base.spec import Record
 from modicum.base.types import Task
 
+MAJORITY = 0.8
+"""Share of the labels from which a class counts as a majority: milder ones were not seen to need a margin."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -61,10 +64,6 @@ def balanced_weights(targets: Tensor, classes: int) -> Tensor:
     """(n,) -> (classes,): n / (classes seen · count), so that the mean weight over the examples is 1."""
     counts = torch.bincount(targets, minlength=classes)
     return len(targets) / ((counts > 0).sum() * counts.clamp(min=1))
-
-
-MAJORITY = 0.8
-"""Share of the labels from which a class counts as a majority: milder ones were not seen to need a margin."""
 
 
 def majority(targets: np.ndarray, classes: int) -> np.ndarray:
