@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,10 @@ def apart(studies: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, A
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], dict[int, dict[int, float]]]:
-    """The seeds of each data set, method and strategy, of finished trials."""
+    """The seeds of each data set, method and strategy, of finished trials; where two say something, the longer counts."""
     found: dict[tuple[str, str, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
+    rounds = Counter(row["trial"] for row in rows)
+    for row in sorted(rows, key=lambda row: rounds[row["trial"]]):
         if not row.get("unfinished"):
             key = row["dataset"], row["plain_method"], row["strategy"]
             found[key][row["seed"]][row["labels"]] = row["macro_f1"]

@@ -151,8 +151,17 @@ def test_labels_needed_come_with_the_doubt_of_target_and_curve() -> None:
 
 def test_a_trial_that_goes_on_is_not_counted() -> None:
     row = {"dataset": "trec", "plain_method": "auto", "strategy": "random", "labels": 50, "macro_f1": 0.5}
-    found = curves([row | {"seed": 0}, row | {"seed": 1, "unfinished": True}])
+    found = curves([row | {"trial": "a", "seed": 0}, row | {"trial": "b", "seed": 1, "unfinished": True}])
     assert found == {("trec", "auto", "random"): {0: {50: 0.5}}}
+
+
+def test_the_trial_that_goes_further_counts() -> None:
+    row = {"dataset": "trec", "plain_method": "auto", "strategy": "entropy", "seed": 0}
+    further = [row | {"trial": "a", "labels": n, "macro_f1": 0.5} for n in (50, 100, 150)]
+    short = [row | {"trial": "b", "labels": n, "macro_f1": 0.4} for n in (50, 100)]
+    alone = [row | {"trial": "c", "labels": 500, "macro_f1": 0.6}]
+    (curve,) = curves([*further, *short, *alone]).values()
+    assert curve == {0: {50: 0.5, 100: 0.5, 150: 0.5, 500: 0.6}}
 
 
 def test_studies_of_different_data_sets_are_read_together() -> None:
