@@ -183,6 +183,9 @@ def test_unlabelled_texts_teach_too() -> None:
 def test_a_first_batch_by_the_names_of_the_classes() -> None:
     learner = ActiveLearner(TEXTS, DATA.classes, warm_strategy="zero-shot", backbone=BACKBONE, method="head")
     assert len(set(learner.ask(5))) == 5
+    part = {"name": "subsample:kmeans", "size": 5}
+    learner = ActiveLearner(TEXTS, DATA.classes, warm_strategy=part, backbone=BACKBONE, method="head")
+    assert len(set(learner.ask(5))) == 5
     with pytest.raises(SpecError, match="warm_strategy = 'zero-shot' works for classification, not for regression"):
         ActiveLearner(TEXTS, task="regression", warm_strategy="zero-shot", backbone=BACKBONE)
     model = classifier(method="head").fit(TEXTS[:30], LABELS[:30])

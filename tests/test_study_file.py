@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from modicum.base.errors import SpecError
+from modicum.strategies import STRATEGIES, make_warm
 from modicum.study.spec import Choice, Loop, Study, Trial, parse_study, read_study
 
 LEAST: dict[str, Any] = {"data": {"train": "helpdesk"}, "methods": ["lora"], "strategies": ["random"], "seeds": 2}
@@ -67,6 +68,16 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert (study.loop.pace(99).warm_start, study.loop.pace(99).batch) == (20, 10)
     assert study.loop.stopping(99).model_dump() == {"budget": 60, "seconds": None, "plateau": 0.99, "patience": 3}
     assert (study.trainings[0].epochs, study.trainings[0].balanced, study.trainings[0].batch_size) == (3, True, 32)
+
+
+def test_a_warm_strategy_may_have_options() -> None:
+    loop = parse_study(LEAST | {"loop": {"warm_strategy": {"name": "subsample:typiclust", "size": 30}}}).loop
+    assert Loop.model_validate_json(loop.model_dump_json()) == loop
+    assert make_warm(loop.warm_strategy) == STRATEGIES.create("subsample:typiclust", size=30)
+    # a bare name stays one, so that trials keep the keys that they have had
+    assert parse_study(LEAST | {"loop": {"warm_strategy": "kmeans"}}).loop.model_dump()["warm_strategy"] == "kmeans"
+    with pytest.raises(SpecError, match="warm_strategy is a name such as"):
+        parse_study(LEAST | {"loop": {"warm_strategy": 3}})
 
 
 def test_the_least_file() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from modicum.base.errors import SpecError
 from modicum.base.registry import Registry
+from modicum.base.spec import Choice
 from modicum.base.types import Task
 
 if TYPE_CHECKING:
@@ -38,15 +39,17 @@ USUAL: dict[Task, str] = {"classification": "class-balanced", "regression": "cor
 """The strategy to take where none is asked for."""
 
 
-def make_warm(name: str, task: Task = "classification") -> Strategy:
+def make_warm(named: str | Choice, task: Task = "classification") -> Strategy:
     """The strategy of the first query, which must work before there is a model.
 
     Raises:
         SpecError: it needs one, or is not for this task. UnknownName: there is no such strategy.
     """
-    warm: Strategy = STRATEGIES.create(name)
+    choice = Choice.of(named, "warm_strategy")
+    warm: Strategy = STRATEGIES.create(choice.name, **choice.options)
+    said = f"warm_strategy = {choice.label!r}"
     if warm.asks_model:
-        raise SpecError(f"warm_strategy = {name!r} needs a trained model: use random, kmeans, typiclust or zero-shot")
+        raise SpecError(f"{said} needs a trained model: use random, kmeans, typiclust or zero-shot")
     if task not in warm.tasks:
-        raise SpecError(f"warm_strategy = {name!r} works for {' and '.join(sorted(warm.tasks))}, not for {task}")
+        raise SpecError(f"{said} works for {' and '.join(sorted(warm.tasks))}, not for {task}")
     return warm

@@ -77,12 +77,17 @@ class Loop(Record):
     warm_start: int = Field(default=100, ge=2)
     batch: int = Field(default=50, ge=1)
     budget: int = Field(default=300, ge=2)
-    warm_strategy: str = "random"
+    warm_strategy: str | Choice = "random"
     seconds: float | None = Field(default=None, gt=0)
     plateau: float | None = Field(default=None, gt=0, le=1)
     patience: int = Field(default=2, ge=1)
     noise: float = Field(default=0.0, ge=0, le=1)
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+
+    @field_validator("warm_strategy", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> str | Choice:
+        return value if isinstance(value, str) else Choice.restored(value, "warm_strategy")
 
     @field_validator("shares")
     @classmethod
