@@ -24,8 +24,8 @@ class ActiveLearner:
     """Asks for the labels that help most.
 
     classes: the class names (not needed for regression, ``task="regression"``). strategy, warm_strategy: names, see
-    ``modicum strategies``; the warm one picks until there is a model. ids: the texts' own ids; made up where absent.
-    Other options go to ``Classifier``.
+    ``modicum strategies``, or mappings with a name and its options; the warm one picks until there is a model. ids: the
+    texts' own ids; made up where absent. Other options go to ``Classifier``.
 
     Once there are labels of two classes, ``ask`` trains on all labels told so far before it chooses;
     ``classifier`` is the model of the last training.
