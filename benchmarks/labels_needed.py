@@ -49,7 +49,7 @@ def apart(studies: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, A
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], dict[int, dict[int, float]]]:
-    """The seeds of each data set, method and strategy, of finished trials; of two the longer counts."""
+    """The seeds of each data set, method and strategy, of finished trials; of two trials the longer counts."""
     found: dict[tuple[str, str, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     rounds = Counter(row["trial"] for row in rows)
     for row in sorted(rows, key=lambda row: rounds[row["trial"]]):

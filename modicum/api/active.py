@@ -56,7 +56,7 @@ class ActiveLearner:
         self.learner = Learner(
             list(self.dataset.ids),
             make_strategy(choice, task),
-            warm=make_warm(Choice.of(warm_strategy, "warm_strategy"), task),
+            warm=make_warm(warm_strategy, task),
             pace=Pace(warm_start=2, batch=1),
             stopping=Stopping(budget=len(self.dataset) + 2),  # ends when the pool is empty, not before
             seed=seed,

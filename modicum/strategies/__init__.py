@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from modicum.base.errors import SpecError
 from modicum.base.registry import Registry
@@ -39,8 +40,8 @@ USUAL: dict[Task, str] = {"classification": "class-balanced", "regression": "cor
 """The strategy to take where none is asked for."""
 
 
-def make_warm(named: str | Choice, task: Task = "classification") -> Strategy:
-    """The strategy of the first query, which must work before there is a model.
+def make_warm(named: str | Mapping[str, Any] | Choice, task: Task = "classification") -> Strategy:
+    """The strategy of the first query, which must work before there is a model. named: as ``Choice.of`` takes it.
 
     Raises:
         SpecError: it needs one, or is not for this task. UnknownName: there is no such strategy.

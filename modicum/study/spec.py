@@ -87,6 +87,7 @@ class Loop(Record):
     @field_validator("warm_strategy", mode="before")
     @classmethod
     def _named(cls, value: Any) -> str | Choice:
+        # a bare name stays one: it is part of a trial's key
         return value if isinstance(value, str) else Choice.restored(value, "warm_strategy")
 
     @field_validator("shares")
