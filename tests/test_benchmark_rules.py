@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import toy_study
+from chosen_labels import asked
 from forecasts import Case, fitted, widening
 from harness.rules import (
     CLASSES,
@@ -191,3 +194,11 @@ def test_forecasts_are_fitted_by_data_sets_and_not_by_cases() -> None:
     assert found.offset_sd / widening(8) == pytest.approx(0.2, abs=0.1)
     assert fitted(made * 3).offset_sd > 0.8 * found.offset_sd
     assert widening(4) > widening(8) > widening(1000) == pytest.approx(1.0, abs=0.01)
+
+
+def test_chosen_labels_are_those_of_a_seeds_longest_trial(tmp_path: Path) -> None:
+    for budget in (24, 20):
+        toy_study.run(toy_study.study(methods=["head"], loop={"budget": budget}), tmp_path)
+    found = asked(tmp_path)
+    assert {strategy for _, strategy, _ in found} == {"random", "badge"}
+    assert all(len(set(ids)) == len(ids) == 24 for ids in found.values())
