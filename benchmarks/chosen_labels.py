@@ -2,8 +2,8 @@
 
     python benchmarks/chosen_labels.py STUDY.toml DIR [--data-dir DATA] [--labels 100 200 300] [--strategy NAME]
 
-DIR is the folder of a study of one method, run before. Each seed's labels are the first so many that its longest trial
-asked for. Tested are at most 1,000 of the training texts that no trial of that data set asked for.
+DIR is the folder of a study, run before. Each seed's labels are the first so many that its longest trial asked for.
+Tested are at most 1,000 of the training texts that no seed's longest trial, by any strategy, asked for.
 """
 
 from __future__ import annotations
