@@ -33,13 +33,13 @@ TESTED = 1000
 
 
 def asked(folder: Path) -> dict[tuple[str, str, int], tuple[str, ...]]:
-    """By data set, strategy and seed the texts of the longest trial, in the order in which they were asked for."""
+    """By the data's fingerprint, strategy and seed the texts of the longest trial, in the order they were asked for."""
     found: dict[tuple[str, str, int], tuple[str, ...]] = {}
     with Store(folder / DATABASE) as store:
         for trial_key in (key for gang in store.gangs() for key in gang):
             trial = Trial.model_validate_json(store.spec(trial_key))
             ids = tuple(i for event in store.events(trial_key) if isinstance(event, Asked) for i in event.ids)
-            key = trial.dataset, trial.strategy.label, trial.seed
+            key = trial.fingerprint, trial.strategy.label, trial.seed
             found[key] = max(found.get(key, ()), ids, key=len)
     return found
 
@@ -49,10 +49,10 @@ def compare(study: Study, folder: Path, strategy: str, numbers: list[int]) -> li
     rows: list[dict[str, str | int]] = []
     every, backbone = asked(folder), load_backbone(study.backbone)
     for data in study.data:
-        of_set = {(name, seed): ids for (title, name, seed), ids in every.items() if title == data.title}
+        train, _ = load_data(data)
+        of_set = {(name, seed): ids for (of, name, seed), ids in every.items() if of == train.fingerprint}
         if not of_set:
             continue
-        train, _ = load_data(data)
         where = {name: position for position, name in enumerate(train.ids)}
         seen = {where[name] for ids in of_set.values() for name in ids}
         others = np.array([position for position in range(len(train)) if position not in seen])
@@ -94,7 +94,7 @@ def main() -> None:
         print("Nothing to do: give a study's file and the folder that it was run into.")
         return
     try:
-        load_results(options.folder)
+        load_results(options.folder)  # refuses a folder without a study, where Store would begin one
         rows = compare(read_study(options.study, options.data_dir), options.folder, options.strategy, options.labels)
     except ModicumError as problem:
         made.error(str(problem))
