@@ -41,17 +41,21 @@ FORMULAS: dict[str, Callable[[int, int, int], int]] = {
 }
 
 
+FAST = {"learning_rate": 1e-2, "head_learning_rate": 1e-2}
+OPTIONS: dict[str, dict[str, Any]] = {"soup": {"of": [{"name": "bitfit", **FAST}, {"name": "full", **FAST}]}}
+
+
 class TestEveryMethod(MethodContract):
     @pytest.fixture(autouse=True, params=[name for name in METHODS.names() if not name.endswith(":")])
     def _name(self, request: pytest.FixtureRequest) -> None:
         self.name = request.param
 
     def make(self) -> Method:
-        method: Method = METHODS.create(self.name)
+        method: Method = METHODS.create(self.name, **OPTIONS.get(self.name, {}))
         return method
 
     def formula(self, backbone: Backbone) -> int | None:
-        if self.name == "full":
+        if self.name in ("full", "soup"):
             return sum(p.numel() for p in backbone.model.parameters())
         config = backbone.config
         sizes = (config.hidden_size, config.num_hidden_layers, config.intermediate_size)

@@ -164,7 +164,7 @@ class AutoEngine(Engine):
             steps = whole.training.total_steps(len(job.ids))
             short = whole.training.model_copy(update={"steps": min(TIMED, steps)})
             (fitted,) = Engine(self.backbone, self.corpus, whole.method, short, self.task, self.outputs).fit([job])
-            return fitted.seconds / fitted.steps * steps
+            return fitted.seconds / short.total_steps(len(job.ids)) * steps
 
         limit = None if self.auto.minutes is None else 60 * self.auto.minutes * share
         return choose(job, self.table, cross_validate, limit, cost)

@@ -185,12 +185,27 @@ class Backbone:
 
     def change(self, method: Method, adapter: Mapping[str, Tensor]) -> Changed | None:
         """The encoder with one run's change written into its weights; None where it cannot be."""
-        state = {n: p.detach().float() for n, p in self.model.named_parameters()}
+        state = self._in_full_precision()
         before = dict(state)
         if not self.packed or not method.merge(method.within(self.sites), adapter, state):
             return None
         new = {n: t.to(self.device, self.dtype) for n, t in state.items() if t is not before.get(n)}
         return Changed(new, Maps(self._steps.modules, new))
+
+    def merged(self, method: Method, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All weights in fp32, by name, with one run's change written into them.
+
+        Raises:
+            SpecError: the method's change cannot be written as weights.
+        """
+        state = self._in_full_precision()
+        if not method.merge(method.within(self.sites), adapter, state):
+            name = type(method).__name__
+            raise SpecError(f"what {name} learned cannot be written as weights: choose a method that changes weights")
+        return state
+
+    def _in_full_precision(self) -> dict[str, Tensor]:
+        return {name: p.detach().float() for name, p in self.model.named_parameters()}
 
     def plain_copy(self) -> nn.Module:
         """A copy of the encoder that shares the frozen weights; of Modicum's steps it keeps dropout alone."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from modicum.analysis.besov import besov_index
@@ -143,8 +144,30 @@ class Engine:
         )
 
     def _train(self, jobs: Sequence[FitJob]) -> list[Fitted]:
+        parts = self.method.parts
+        if not parts:
+            return self._train_by(self.method, jobs)
+        return [self._mean([self._train_by(part, [job])[0] for part in parts]) for job in jobs]
+
+    def _mean(self, trained: Sequence[Fitted]) -> Fitted:
+        """One model of the mean weights of several that began from the same encoder, with the cost of all."""
+        merged = [self.backbone.merged(one.weights.method, one.weights.adapter) for one in trained]
+        every = [one.weights.head for one in trained]
+        head = {name: torch.stack([head[name] for head in every]).mean(0) for name in every[0]}
+        weights = Weights(self.method, self.outputs, self.method.mean_of(merged), head)
+        return replace(
+            trained[-1],
+            weights=weights,
+            steps=sum(one.steps for one in trained),
+            loss=float(np.mean([one.loss for one in trained])),
+            seconds=sum(one.seconds for one in trained),
+            parameters=sum(t.numel() for t in (*weights.adapter.values(), *head.values())),
+            kept=None,
+        )
+
+    def _train_by(self, method: Method, jobs: Sequence[FitJob]) -> list[Fitted]:
         seeds = [(job.seed, job.round) for job in jobs]
-        bank = Bank.fresh(self.backbone, self.method, self.outputs, seeds, self.training.prototypes)
+        bank = Bank.fresh(self.backbone, method, self.outputs, seeds, self.training.prototypes)
         if self.objective.moves_encoder and bank.frozen:
             raise SpecError(
                 f"objective {self.training.recipe!r} moves the encoder's representations, and this method leaves them "

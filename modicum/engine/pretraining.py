@@ -164,12 +164,14 @@ def check_pretrainable(backbone: Backbone, method: Method, settings: Pretraining
     """A new run of the method.
 
     Raises:
-        SpecError: it has nothing to learn inside the encoder.
+        SpecError: it has nothing to learn inside the encoder, or is the mean of several that begin from it as it is.
         BackboneError: the tokenizer does not suit the objective.
     """
+    name = type(method).__name__
+    if method.parts:
+        raise SpecError(f"the parts of {name} begin from the encoder as it is: leave tapt out, or name one method")
     bank = Bank.fresh(backbone, method, 1, [(settings.seed, 0)])
     if bank.frozen:
-        name = type(method).__name__
         raise SpecError(f"{name} learns nothing inside the encoder, so it cannot be pretrained: leave tapt out for it")
     if settings.objective == "mlm" or settings.cutoff:
         _masking(backbone, settings)

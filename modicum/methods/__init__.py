@@ -15,6 +15,7 @@ METHODS = Registry(
         "prefix": "modicum.methods.prefix:Prefix",
         "ia3": "modicum.methods.ia3:IA3",
         "unipelt": "modicum.methods.unipelt:UniPELT",
+        "soup": "modicum.methods.soup:Soup",
         "peft:": "modicum.methods.peft:PEFT",
     },
 )

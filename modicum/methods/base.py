@@ -211,6 +211,15 @@ class Method(Record, ABC):
         lowest = self.lowest(1 + max(site.layer for site in sites))
         return [site for site in sites if not lowest or site.layer >= lowest]
 
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        """Methods to train by in place of this one, which then is the mean of their models."""
+        return ()
+
+    def mean_of(self, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """A run's tensors by the encoder's weights, (name -> fp32), as each of ``parts`` left them."""
+        raise NotImplementedError
+
     @abstractmethod
     def build(self, sites: Sequence[Site], rngs: Sequence[np.random.Generator]) -> Adapter:
         """An adapter for ``len(rngs)`` runs, run r drawn from ``rngs[r]`` alone.

@@ -160,7 +160,8 @@ class MethodContract:
         sizes = (9, 20, 34)
         stacked, backbone = self.fit(sizes), self.backbone()
         engine = self.engine(backbone)
-        assert [f.steps for f in stacked] == [4, 6, 10]
+        trainings = max(1, len(self.make().parts))
+        assert [f.steps for f in stacked] == [4 * trainings, 6 * trainings, 10 * trainings]
         for job, together in zip(jobs_of(engine.corpus.dataset, sizes), stacked, strict=True):
             alone = engine.fit([job])[0]
             assert_same_model(together.weights, alone.weights, backbone, engine.corpus.tokens)
