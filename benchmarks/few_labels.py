@@ -1,19 +1,21 @@
 """Few labels: `auto` beside SetFit, small-text, Trainer + PEFT and logistic regressions, 50 to 500 labels, five sets.
 
     python benchmarks/few_labels.py [--data DIR] [--seeds 0 1 2 3 4] [--labels 50 100 200 500] [--sets trec ...]
-                                    [--systems NAME ...] [--resume] [--untimed] [--quick]
+                                    [--systems NAME ...] [--evidence] [--resume] [--untimed] [--quick]
 
 All systems see the same random labels by seed, and are tested on the same texts of the test set, at most 2,000. On each
 set `auto` goes by the gains of its recipes on the others alone (SUBJ and SST-2, which share texts, count as one), which
 ``auto_recipes.py`` measured. Every run is kept as soon as it is done, so a long comparison can be taken in pieces, and
 in several processes, with --resume --untimed. Times are then taken of a seed or two: --resume --seeds 0, with nothing
-else at work. A last call with --resume --untimed finds all measured, and prints the tables.
+else at work. A last call with --resume --untimed finds all measured, and prints the tables. With --evidence the labels
+are also cross-validated as `modicum advise` does it, which takes ten trainings; ``forecasts.py`` reads that.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ NAMES = {
     "tf-idf": "logistic regression on TF-IDF",
 }
 FORETOLD = 200
-"""Labels up to which the forecast of more is tried, too."""
+"""Labels up to which the forecast of more is tried."""
 MOST_PAIRS = 100
 """Labels beyond which SetFit takes 20 + 20 pairs a text, as in its paper: every pair would take half an hour."""
 LEAST_STEPS = 100
@@ -78,7 +80,7 @@ def entries(system: str, name: str, labels: int, options: Any, data: str) -> lis
     }.get(system, {})
     if system == "auto":
         table = as_given(shipped_table() if options.quick else rules(name, labels))
-        given, more = given | {"table": table}, {"evidence": labels <= FORETOLD, "table": digest(table)}
+        given, more = given | {"table": table}, {"table": digest(table)}
     script, environment = {
         "auto": ("modicum_few.py", OWN),
         "setfit": ("setfit_few.py", "huggingface"),
@@ -90,6 +92,11 @@ def entries(system: str, name: str, labels: int, options: Any, data: str) -> lis
     }[system]
     settings = common | more
     return [Entry(what, system, script, environment, settings | {"seed": seed}, given) for seed in options.seeds]
+
+
+def evidence(made: list[Entry]) -> list[Entry]:
+    """What `modicum advise` learns of the labels of these runs of auto."""
+    return [replace(one, system="advise", settings=one.settings | {"evidence": True}) for one in made]
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -168,7 +175,9 @@ def _shown(differences: list[float]) -> str:
 
 
 def main() -> None:
-    options = parse(parser(__doc__, [50, 100, 200, 500], list(NAMES)))
+    made = parser(__doc__, [50, 100, 200, 500], list(NAMES))
+    made.add_argument("--evidence", action="store_true", help=f"cross-validate up to {FORETOLD} labels for forecasts")
+    options = parse(made)
     sizes = {f"{name}/{part}": rows for name in SETS for part, rows in (("train", 500), ("test", 100))}
     with data_for(options, sizes) as data:
         contest = Contest("few_labels", options, {"data": ", ".join(SETS), "how": HOW}, threads_decide=False)
@@ -181,10 +190,12 @@ def main() -> None:
             }
         except Incomplete as problem:
             raise SystemExit(f"No rules for auto: {problem}") from None
-        for plan in plans.values():
+        for labels, plan in plans.items():
             for name in options.sets:
                 for in_turn in zip(*(plan[system, name] for system in options.systems), strict=True):
                     contest.run(in_turn, 1)
+                if options.evidence and "auto" in shown and labels <= FORETOLD:
+                    contest.run(evidence(plan["auto", name]), 1)
         whole = [row for labels, plan in plans.items() for row in over_sets(contest, labels, plan)]
         by_set = [row for labels, plan in plans.items() for row in set_by_set(contest, labels, plan)]
         print(f"{markdown(whole)}\n\n{markdown(by_set)}")

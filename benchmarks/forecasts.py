@@ -46,22 +46,20 @@ def cases() -> list[Case]:
     Raises:
         Incomplete: there are no rules for a data set.
     """
-    kept: dict[tuple[str, int, int], dict[str, Any]] = {}
+    kept: dict[str, dict[tuple[str, int, int], dict[str, Any]]] = {"auto": {}, "advise": {}}
     if not RESULTS.is_file():
         return []
     for one in json.loads(RESULTS.read_text(encoding="utf-8"))["measurements"]:
-        if one["system"] != "auto" or "result" not in one:
+        if one["system"] not in kept or "result" not in one:
             continue
         told = one["settings"]
         if told["table"] == digest(as_given(rules(told["dataset"], told["labels"]))):
-            kept[told["dataset"], told["seed"], told["labels"]] = one["result"]
-    found = []
-    for (data, seed, labels), result in kept.items():
-        if "evidence" not in result:
-            continue
-        later = sorted(n for name, s, n in kept if (name, s) == (data, seed) and n >= labels)[:2]
+            kept[one["system"]][told["dataset"], told["seed"], told["labels"]] = one["result"]
+    found, runs = [], kept["auto"]
+    for (data, seed, labels), result in kept["advise"].items():
+        later = sorted(n for name, s, n in runs if (name, s) == (data, seed) and n >= labels)[:2]
         for n in later:
-            reached = kept[data, seed, n]["runs"][str(seed)]["macro_f1"]
+            reached = runs[data, seed, n]["runs"][str(seed)]["macro_f1"]
             found.append(Case(data, seed, Evidence(**result["evidence"]), n, reached))
     return found
 
@@ -132,9 +130,7 @@ def main() -> None:
     except Incomplete as problem:
         raise SystemExit(f"No rules for auto: {problem}") from None
     if not every:
-        print(
-            f"Nothing to do: {RESULTS.relative_to(ROOT)} holds no runs of auto with evidence; few_labels.py makes them."
-        )
+        print(f"Nothing to do: {RESULTS.relative_to(ROOT)} holds no evidence; few_labels.py --evidence makes it.")
         return
     for data in sorted({case.data for case in every}):
         own = [case for case in every if case.data == data and case.labels > case.evidence.labels[0] * 1.5]

@@ -50,6 +50,20 @@ def test_what_was_measured_is_not_measured_again(calls: Calls) -> None:
     assert len(calls) == 4, "speed depends on threads"
 
 
+def test_what_another_benchmark_measured_is_taken_over(calls: Calls) -> None:
+    contest().measure(ENTRY)
+    elsewhere = [m | {"result": {"runs": {"0": {"macro_f1": 0.7}}}} for m in contest().data["measurements"]]
+    own = contest()
+    own.adopt(ENTRY, elsewhere)
+    assert own.measure(ENTRY) == {"runs": {"0": {"macro_f1": 0.5}}}, "what is the benchmark's own stays"
+    own.path.unlink()
+    other = contest()
+    other.adopt(ENTRY, elsewhere)
+    assert other.measure(ENTRY) == elsewhere[0]["result"] and len(calls) == 1
+    other.finish()
+    assert contest().results(ENTRY) == [elsewhere[0]["result"]]
+
+
 def test_times_are_taken_where_they_are_wanting(calls: Calls) -> None:
     contest().measure(ENTRY)
     timed = contest(untimed=False)

@@ -21,10 +21,12 @@ from harness.rules import (
     cells,
     coolings,
     gains,
+    kept,
     rules,
     settings_of,
     table_of,
 )
+from harness.rules import MEASURED as MEASURED_FILE
 from labels_needed import against_half, apart, curves, needed
 
 from modicum.auto.advice import Evidence, log_error
@@ -85,6 +87,17 @@ def test_shipped_coolings_are_the_measured_ones() -> None:
 def test_a_table_for_a_comparison_has_coolings_only_where_labels_do_not_tell() -> None:
     assert not any(recipe.cooling for recipe in rules("trec", 100).recipes)
     assert rules("trec", 50).recipes[0].cooling not in (None, shipped_table().recipes[0].cooling)
+
+
+def test_a_table_for_a_comparison_has_the_recipes_that_may_be_tried() -> None:
+    shipped = shipped_table()
+    whole = table_of(gains(cells(kept(MEASURED_FILE), shipped), shipped, "trec", whole=True), shipped)
+    for labels in (50, 100, 200, 500):
+        held, tried = rules("trec", labels), shipped.effort(labels).recipes
+        for per_class in (p for p in (1, 20, 21, 60, 61, 250) if p <= labels / 2):
+            names = [[recipe.name for recipe in table.best(per_class)[:tried]] for table in (held, whole)]
+            assert names[0] == names[1]
+    assert len(rules("trec", 50).recipes) < len(shipped.recipes)
 
 
 def test_data_sets_that_share_texts_do_not_know_each_other() -> None:

@@ -1,7 +1,7 @@
 """Modicum on few labels: ``auto``, or one recipe of its table for several seeds side by side.
 
 Timed: choosing and training, from texts; the encoder is loaded before. Of a recipe's seeds the shared time is divided.
-With ``evidence`` the labels are then cross-validated as ``modicum advise`` does it, untimed.
+With ``evidence`` the recipe is chosen, and then the labels are cross-validated as ``modicum advise`` does it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from common import judged, report, settings, stopwatch
-from few import work
+from few import Work, work
 
 from modicum.auto.advice import gather
 from modicum.auto.engine import Auto, AutoEngine, make_one_method
@@ -23,31 +23,38 @@ from modicum.engine.calibration import temperature
 from modicum.engine.engine import Engine
 
 
-def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """One seed by ``auto`` with a table of its own, as ``Classifier`` does it with the one that is shipped.
+def engine_for(told: dict[str, Any], backbone: Backbone, given: Work) -> tuple[AutoEngine, FitJob]:
+    """``auto`` with a table of its own, as ``Classifier`` makes it with the one that is shipped, and one seed's labels.
 
     ``Classifier`` refuses a class with a single label, and this does not: all systems are to see the same labels.
     """
+    texts = Dataset.from_lists(given.texts, [str(label) for label in given.labels], for_training=False)
+    table = Table(**told["given"]["table"])
+    parts = (backbone, Corpus(backbone, texts), Auto(), Training(), "classification", len(texts.classes))
+    return AutoEngine(*parts, table=table), FitJob(texts.ids, texts.labels, told["seed"], 0)
+
+
+def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
+    """One seed by ``auto``."""
     given, result = work(told, told["seed"]), dict[str, Any]()
     with stopwatch(result):
-        texts = Dataset.from_lists(given.texts, [str(label) for label in given.labels], for_training=False)
-        engine = AutoEngine(
-            backbone, Corpus(backbone, texts), Auto(), Training(), "classification", len(texts.classes),
-            table=Table(**told["given"]["table"]),
-        )  # fmt: skip
-        job = FitJob(texts.ids, texts.labels, told["seed"], 0)
+        engine, job = engine_for(told, backbone, given)
         (fitted,) = engine.fit([job])
     tested = Corpus(backbone, Dataset.from_lists(given.tested, for_training=False))
     proba = np.zeros((len(given.truth), given.classes))
-    of_classes = [int(name) for name in texts.classes]
+    of_classes = [int(name) for name in engine.classes]
     proba[:, of_classes] = engine.scorer(fitted.weights, tested).outputs(np.arange(len(given.tested)))
     found = judged(given.truth, proba)
     (chosen,) = engine.chosen
     tried = {t.recipe.name: float(np.mean(t.scores)) for t in chosen.tried if t.scores}
-    result |= {"runs": {str(told["seed"]): found}, "chosen": chosen.recipe.name, "tried": tried}
-    if told.get("evidence"):
-        result["evidence"] = gather(engine.by(chosen.recipe), job).model_dump()
-    return result
+    return result | {"runs": {str(told["seed"]): found}, "chosen": chosen.recipe.name, "tried": tried}
+
+
+def evidence(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
+    """What a forecast from one seed's labels goes by."""
+    engine, job = engine_for(told, backbone, work(told, told["seed"]))
+    chosen = engine.choose(job).recipe
+    return {"chosen": chosen.name, "evidence": gather(engine.by(chosen), job).model_dump()}
 
 
 def recipe(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
@@ -78,9 +85,8 @@ def recipe(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
 def main() -> None:
     told = settings()
     backbone = Backbone.load("minilm", max_length=told["max_length"])
-    report(
-        **(recipe if "recipe" in told else auto)(told, backbone), precision=str(backbone.dtype).removeprefix("torch.")
-    )
+    measure = recipe if "recipe" in told else evidence if told.get("evidence") else auto
+    report(**measure(told, backbone), precision=str(backbone.dtype).removeprefix("torch."))
 
 
 if __name__ == "__main__":

@@ -110,6 +110,11 @@ class Contest:
         with self._claimed(entry, number) as ours:
             return self._measured(entry, number, timeout) if ours else None
 
+    def adopt(self, entry: Entry, elsewhere: Iterable[dict[str, Any]]) -> None:
+        """Take over what another benchmark has measured of an entry, for --resume to find."""
+        found = [m for m in elsewhere if "result" in m and self._same(m, entry)]
+        self.taken += [m for m in found if self._find(entry, m["number"]) is None]
+
     @contextmanager
     def _claimed(self, entry: Entry, number: int) -> Iterator[bool]:
         CLAIMS.mkdir(exist_ok=True)

@@ -42,17 +42,20 @@ class Incomplete(Exception):
 def rules(without: str, labels: int) -> Table:
     """The shipped recipes, with the gains that they have on the other data sets, and not on those that share its texts.
 
-    Of the shipped efforts it holds the one for so many labels, and of the coolings none where these labels tell their
-    own temperature: what cannot matter makes no other table.
+    Of the shipped efforts it holds the one for so many labels, of the recipes those that it may try with these, and of
+    the coolings none where these labels tell their own temperature: what cannot matter makes no other table.
 
     Raises:
         Incomplete: these are not all measured.
     """
     table = shipped_table()
-    known = table_of(gains(cells(_kept(MEASURED), table), table, without, whole=True), table)
+    known = table_of(gains(cells(kept(MEASURED), table), table, without, whole=True), table)
     effort = table.effort(labels)
-    found = {} if effort.rungs else coolings(cells(_kept(TEMPERATURES), table, "temperature"), without)
-    recipes = [recipe.model_copy(update={"cooling": found.get(recipe.name)}) for recipe in known.recipes]
+    found = {} if effort.rungs else coolings(cells(kept(TEMPERATURES), table, "temperature"), without)
+    # with two classes or more a class has at most half of the labels, by the harmonic mean
+    reached = [most for least, most in zip((0.0, *EDGES), EDGES, strict=False) if least < labels / 2]
+    tried = {recipe.name for most in reached for recipe in known.best(most)[: effort.recipes]}
+    recipes = [r.model_copy(update={"cooling": found.get(r.name)}) for r in known.recipes if r.name in tried]
     return Table(recipes=recipes, efforts=[effort])
 
 
@@ -95,19 +98,19 @@ def gains(
             or the first recipe is not measured everywhere.
     """
     left_out = _not_to_know(without)
-    kept = {(c.data, c.labels, c.recipe): c.reached for c in measured if c.data not in left_out}
+    known = {(c.data, c.labels, c.recipe): c.reached for c in measured if c.data not in left_out}
     first, found = table.recipes[0].name, dict[str, tuple[float | None, ...]]()
     for recipe in table.recipes:
         of_edges = []
         for edge in range(len(EDGES)):
             places = [(d, n) for d in CLASSES for n in LABELS if d not in left_out and _edge(d, n) == edge]
-            seen = [(d, n) for d, n in places if (d, n, recipe.name) in kept]
+            seen = [(d, n) for d, n in places if (d, n, recipe.name) in known]
             if whole and len(seen) != len(places) and (seen or recipe.name == first):
                 lacking = ", ".join(f"{d} with {n}" for d, n in places if (d, n) not in seen)
                 raise Incomplete(f"{recipe.name} is not measured on {lacking}: run benchmarks/auto_recipes.py --resume")
             differences: dict[str, list[float]] = defaultdict(list)
             for data, labels in seen:
-                reached, base = kept[data, labels, recipe.name], kept.get((data, labels, first), {})
+                reached, base = known[data, labels, recipe.name], known.get((data, labels, first), {})
                 differences[data] += [reached[seed] - base[seed] for seed in reached.keys() & base.keys()]
             of_sets = [float(np.mean(of_set)) for of_set in differences.values() if of_set]
             of_edges.append(float(np.mean(of_sets)) if of_sets else None)
@@ -146,8 +149,8 @@ def _not_to_know(data: str | None) -> set[str | None]:
     return {data}.union(*(some for some in ALIKE if data in some))
 
 
-def _kept(path: Path) -> list[dict[str, Any]]:
-    """The measurements of a results file, if there is one."""
+def kept(path: Path) -> list[dict[str, Any]]:
+    """The measurements of a benchmark's results file, if there is one."""
     return json.loads(path.read_text(encoding="utf-8"))["measurements"] if path.is_file() else []
 
 
