@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from modicum.engine.backbone import Backbone, Changed
 from modicum.engine.heads import Head
 from modicum.engine.noise import Noise
 from modicum.engine.tiles import Batch
+from modicum.engine.tokens import Tokens
 from modicum.methods.base import Adapter, Method
 
 
@@ -39,6 +40,11 @@ class Weights:
     def prototypes(self) -> int:
         """How many of the head's maps each output has."""
         return len(self.head["bias"]) // self.outputs
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned."""
+        return sum(tensor.numel() for tensor in (*self.adapter.values(), *self.head.values()))
 
 
 class Bank(nn.Module):
@@ -112,8 +118,14 @@ class Bank(nn.Module):
 
     def put(self, run: int, weights: Weights) -> None:
         """Let a run have these tensors."""
-        _fill(self.adapter, weights.adapter, run)
+        _fill(self.adapter, self.adapter.imported(weights.adapter), run)
         _fill(self.head, weights.head, run)
+
+    def narrow(self, tokens: Tokens, positions: np.ndarray) -> Tokens:
+        """Train the embeddings of these texts' words alone, where the adapter trains any; returns what to train on."""
+        texts = [tokens.ids[tokens.starts[p] : tokens.starts[p + 1]] for p in np.unique(positions)]
+        rows = self.adapter.narrow(np.unique(np.concatenate(texts)).astype(np.int64))
+        return tokens if rows is None else replace(tokens, ids=np.searchsorted(rows, tokens.ids).astype(np.int32))
 
     @property
     def frozen(self) -> bool:

@@ -161,7 +161,7 @@ class Engine:
             steps=sum(one.steps for one in trained),
             loss=float(np.mean([one.loss for one in trained])),
             seconds=sum(one.seconds for one in trained),
-            parameters=sum(t.numel() for t in (*weights.adapter.values(), *head.values())),
+            parameters=weights.parameters,
             kept=None,
         )
 
@@ -183,6 +183,8 @@ class Engine:
         lower = self.corpus.lower(bank.lowest) if bank.lowest and not bank.frozen else None
         judge = None if bank.frozen else self._judge()
         tokens, objective = self.corpus.tokens, self.objective
+        if not bank.frozen:
+            tokens = bank.narrow(tokens, np.concatenate([run.positions for run in runs]))
         return Trainer(bank, tokens, self.training, self.task, objective, features, lower, judge).fit(runs)
 
     def _head_start(self, bank: Bank, r: int, run: Run) -> heads.Start | None:

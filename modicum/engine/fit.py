@@ -170,9 +170,9 @@ class Trainer:
                 self.bank.put(r, run.watch.best)
         if self.task == "regression":
             self.bank.head.rescale([run.mean for run in runs], [run.std for run in runs])
-        parameters, share = self.bank.trainable, spent / len(runs)
+        share = spent / len(runs)
         return [
-            Fitted(weights, len(run.losses), run.loss, share, parameters, _dynamics(run), run.watch.kept)
+            Fitted(weights, len(run.losses), run.loss, share, weights.parameters, _dynamics(run), run.watch.kept)
             for weights, run in zip(self.bank.unstack(), runs, strict=True)
         ]
 

@@ -151,6 +151,18 @@ class Adapter(nn.Module, ABC):
         """One run's tensors, without the runs axis, by name."""
         return {name: p.detach()[run].clone() for name, p in self.named_parameters()}
 
+    def imported(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What ``exported`` gave, as parameters hold it."""
+        return tensors
+
+    def narrow(self, words: np.ndarray) -> np.ndarray | None:
+        """Train of the word embeddings those of these words alone, a word being its row among the rows that are kept.
+
+        words: (k,) int64, rising. Returns the rows, rising: those of the words, and what padding needs; None where it
+        trains no word embeddings. No other word may come up then; ``exported`` has them all.
+        """
+        return None
+
 
 class Host(Protocol):
     """The backbone as methods see it.
@@ -251,6 +263,9 @@ class ParameterTree(nn.Module):
 
     def __getitem__(self, name: str) -> Tensor:
         return self._parameters[slashed(name)]  # type: ignore[return-value]
+
+    def __setitem__(self, name: str, tensor: Tensor) -> None:
+        self._parameters[slashed(name)] = nn.Parameter(tensor)
 
 
 def slashed(name: str) -> str:

@@ -39,13 +39,22 @@ class InPrecision(torch.autograd.Function):
 
 
 class FullAdapter(Adapter):
-    """Holds an fp32 copy of the backbone's parameters; the backbone itself stays as it is."""
+    """Holds an fp32 copy of the backbone's parameters; the backbone itself stays as it is.
+
+    Narrowed, it trains the embeddings of the words that come up, and no step moves the whole table through memory: of
+    a small encoder's weights these are half. The other words' embeddings have no gradient, and stay as they are.
+    """
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         super().__init__(runs=1)
         self._names = list(names)
         own = dict(model.named_parameters())
         self.weight = ParameterTree({name: own[name].detach().float().unsqueeze(0).clone() for name in names})
+        words = model.get_input_embeddings()  # type: ignore[operator]
+        self._table = next((name for name in names if own[name] is words.weight), "")
+        self._padding = max(words.padding_idx or 0, model.config.pad_token_id or 0)  # type: ignore[union-attr,operator]
+        self._kept: Tensor | None = None
+        self._whole = torch.empty(0)
 
     @property
     def sites(self) -> frozenset[str]:
@@ -54,9 +63,29 @@ class FullAdapter(Adapter):
     def weights(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
         return {name: InPrecision.apply(self.weight[name], dtype) for name in self._names}
 
+    def narrow(self, words: np.ndarray) -> np.ndarray | None:
+        if not self._table:
+            return None
+        rows: np.ndarray = np.union1d(np.arange(self._padding + 1), words)  # padding keeps its place
+        self._whole = self.weight[self._table].detach()[0]
+        self._kept = torch.from_numpy(rows).to(self._whole.device)
+        self.weight[self._table] = self._whole[self._kept][None]
+        return rows
+
+    def exported(self, run: int = 0) -> dict[str, Tensor]:
+        found, key = super().exported(run), f"weight.{slashed(self._table)}"
+        return found if self._kept is None else {**found, key: self._whole.index_copy(0, self._kept, found[key])}
+
+    def imported(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        key = f"weight.{slashed(self._table)}"
+        return tensors if self._kept is None else {**tensors, key: tensors[key].to(self._kept.device)[self._kept]}
+
 
 class Full(Method):
-    """Trains all of the backbone's weights and the head; runs cannot be stacked."""
+    """Trains all of the backbone's weights and the head; runs cannot be stacked.
+
+    The embeddings of words that no label holds have no gradient; they do not decay either.
+    """
 
     stackable: ClassVar[bool] = False
     learning_rate: Rate = 2e-4
