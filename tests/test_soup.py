@@ -69,6 +69,7 @@ def test_it_is_saved_read_and_exported_as_one_model(tmp_path: Path) -> None:
         ({"of": ["full"]}, "at least 2"),
         ({"of": "full"}, "of is a list of methods"),
         ({"of": ["full", "prefix"]}, "what Prefix learns cannot be written as weights"),
+        ({"of": ["full", "soup"]}, "a soup of soups is one soup"),
         ({"of": ["full", "bitfot"]}, "unknown method 'bitfot'"),
         ({"of": ["full", {"name": "lora", "rank": 0}]}, "LoRA: setting 'rank'"),
         ({"learning_rate": 0.1}, "learning_rate are the parts' own|learning_rate is"),

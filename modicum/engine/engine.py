@@ -152,8 +152,8 @@ class Engine:
     def _mean(self, trained: Sequence[Fitted]) -> Fitted:
         """One model of the mean weights of several that began from the same encoder, with the cost of all."""
         merged = [self.backbone.merged(one.weights.method, one.weights.adapter) for one in trained]
-        every = [one.weights.head for one in trained]
-        head = {name: torch.stack([head[name] for head in every]).mean(0) for name in every[0]}
+        tops = [one.weights.head for one in trained]
+        head = {name: torch.stack([top[name] for top in tops]).mean(0) for name in tops[0]}
         weights = Weights(self.method, self.outputs, self.method.mean_of(merged), head)
         return replace(
             trained[-1],

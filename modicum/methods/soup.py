@@ -37,6 +37,8 @@ class Soup(Full):
     @model_validator(mode="after")
     def _can_be_mixed(self) -> Self:
         for part in self.parts:
+            if part.parts:
+                raise ValueError("a soup of soups is one soup: name all methods in one list")
             if type(part).merge is Method.merge:
                 raise ValueError(
                     f"what {type(part).__name__} learns cannot be written as weights: take bitfit, lora, ia3 or full"
