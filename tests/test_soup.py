@@ -72,8 +72,8 @@ def test_it_is_saved_read_and_exported_as_one_model(tmp_path: Path) -> None:
         ({"of": ["full", "soup"]}, "a soup of soups is one soup"),
         ({"of": ["full", "bitfot"]}, "unknown method 'bitfot'"),
         ({"of": ["full", {"name": "lora", "rank": 0}]}, "LoRA: setting 'rank'"),
-        ({"learning_rate": 0.1}, "learning_rate are the parts' own|learning_rate is"),
-        ({"adapt_layers": "top:1"}, "adapt_layers"),
+        ({"learning_rate": 0.1}, "learning_rate are the parts' own"),
+        ({"adapt_layers": "top:1"}, "adapt_layers are the parts' own"),
     ],
 )
 def test_what_cannot_be_mixed_is_refused(options: dict[str, Any], message: str) -> None:

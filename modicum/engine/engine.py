@@ -152,9 +152,8 @@ class Engine:
     def _mean(self, trained: Sequence[Fitted]) -> Fitted:
         """One model of the mean weights of several that began from the same encoder, with the cost of all."""
         merged = [self.backbone.merged(one.weights.method, one.weights.adapter) for one in trained]
-        tops = [one.weights.head for one in trained]
-        head = {name: torch.stack([top[name] for top in tops]).mean(0) for name in tops[0]}
-        weights = Weights(self.method, self.outputs, self.method.mean_of(merged), head)
+        head = _mean_of([one.weights.head for one in trained])
+        weights = Weights(self.method, self.outputs, self.method.holding(_mean_of(merged)), head)
         return replace(
             trained[-1],
             weights=weights,
@@ -264,6 +263,10 @@ class Engine:
         if "name_similarity" in needs:
             found["name_similarity"] = self.corpus.name_similarity(positions, self.classes)
         return found
+
+
+def _mean_of(several: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([one[name] for one in several]).mean(0) for name in several[0]}
 
 
 def check_task(training: Training, task: Task) -> None:

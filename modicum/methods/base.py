@@ -228,8 +228,8 @@ class Method(Record, ABC):
         """Methods to train by in place of this one, which then is the mean of their models."""
         return ()
 
-    def mean_of(self, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """A run's tensors by the encoder's weights, (name -> fp32), as each of ``parts`` left them."""
+    def holding(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A run's tensors that make the encoder's weights, (name -> fp32), these; for methods of several ``parts``."""
         raise NotImplementedError
 
     @abstractmethod

@@ -38,6 +38,11 @@ class InPrecision(torch.autograd.Function):
         return None, None
 
 
+def key(name: str) -> str:
+    """What a run's tensor of this weight of the encoder is called."""
+    return f"weight.{slashed(name)}"
+
+
 class FullAdapter(Adapter):
     """Holds an fp32 copy of the backbone's parameters; the backbone itself stays as it is.
 
@@ -73,12 +78,12 @@ class FullAdapter(Adapter):
         return rows
 
     def exported(self, run: int = 0) -> dict[str, Tensor]:
-        found, key = super().exported(run), f"weight.{slashed(self._table)}"
-        return found if self._kept is None else {**found, key: self._whole.index_copy(0, self._kept, found[key])}
+        found, table = super().exported(run), key(self._table)
+        return found if self._kept is None else {**found, table: self._whole.index_copy(0, self._kept, found[table])}
 
     def imported(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        key = f"weight.{slashed(self._table)}"
-        return tensors if self._kept is None else {**tensors, key: tensors[key].to(self._kept.device)[self._kept]}
+        table = key(self._table)
+        return tensors if self._kept is None else {**tensors, table: tensors[table].to(self._kept.device)[self._kept]}
 
 
 class Full(Method):
@@ -101,6 +106,6 @@ class Full(Method):
 
     def merge(self, sites: Sequence[Site], adapter: Mapping[str, Tensor], state: dict[str, Tensor]) -> bool:
         for name in state:
-            if (learned := adapter.get(f"weight.{slashed(name)}")) is not None:
+            if (learned := adapter.get(key(name))) is not None:
                 state[name] = learned
         return True

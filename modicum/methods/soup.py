@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
-import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from modicum.base.spec import Choice
 from modicum.methods import METHODS
-from modicum.methods.base import Method, slashed
-from modicum.methods.full import Full
+from modicum.methods.base import Method
+from modicum.methods.full import Full, key
 
 OF_PARTS = ("learning_rate", "head_learning_rate", "adapt_layers")
 """Settings that each part has for itself."""
@@ -52,5 +51,5 @@ class Soup(Full):
     def parts(self) -> tuple[Method, ...]:
         return tuple(METHODS.create(one.name, **one.options) for one in self.of)
 
-    def mean_of(self, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        return {f"weight.{slashed(name)}": torch.stack([s[name] for s in states]).mean(0) for name in states[0]}
+    def holding(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key(name): tensor for name, tensor in state.items()}
