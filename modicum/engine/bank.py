@@ -125,7 +125,11 @@ class Bank(nn.Module):
         """Train the embeddings of these texts' words alone, where the adapter trains any; returns what to train on."""
         texts = [tokens.ids[tokens.starts[p] : tokens.starts[p + 1]] for p in np.unique(positions)]
         rows = self.adapter.narrow(np.unique(np.concatenate(texts)).astype(np.int64))
-        return tokens if rows is None else replace(tokens, ids=np.searchsorted(rows, tokens.ids).astype(np.int32))
+        if rows is None:
+            return tokens
+        places = np.zeros(1 + max(int(tokens.ids.max()), int(rows[-1])), dtype=np.int32)
+        places[rows] = np.arange(len(rows))
+        return replace(tokens, ids=places[tokens.ids])
 
     @property
     def frozen(self) -> bool:
