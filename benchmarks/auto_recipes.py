@@ -15,7 +15,7 @@ import numpy as np
 from harness.contest import Contest, Entry
 from harness.data import data_for
 from harness.few import SETS, by_seed, parse, parser
-from harness.rules import EDGES, LABELS, cells, gains, settings_of
+from harness.rules import EDGES, LABELS, cells, gains, others, settings_of
 from harness.tables import markdown, middle
 
 from modicum.analysis.curves import mean_interval
@@ -53,7 +53,7 @@ def main() -> None:
         for name in options.sets:
             for labels in options.labels:
                 for recipe in table.recipes:
-                    if recipe.name in options.recipes:
+                    if recipe.name in options.recipes and others(name, labels) >= (recipe.others or 0):
                         contest.measure(entry(name, labels, recipe, options, str(data)))
         for name in SETS:
             for labels in options.labels:

@@ -17,7 +17,7 @@ from auto_recipes import HOW, entry
 from harness.contest import Contest
 from harness.data import data_for
 from harness.few import SETS, by_seed, parse, parser
-from harness.rules import CLASSES, MEASURED, cells, coolings, kept
+from harness.rules import CLASSES, MEASURED, cells, coolings, kept, others
 from harness.tables import markdown
 
 from modicum.auto.recipes import shipped_table
@@ -31,7 +31,7 @@ def main() -> None:
         contest = Contest("auto_temperatures", options, {"data": ", ".join(SETS), "how": HOW}, threads_decide=False)
         for labels in options.labels:
             for name in options.sets:
-                recipe = table.best(labels / CLASSES[name])[0]
+                recipe = table.best(labels / CLASSES[name], others(name, labels))[0]
                 one = entry(name, labels, recipe, options, str(data))
                 contest.adopt(one, elsewhere)
                 contest.measure(one)

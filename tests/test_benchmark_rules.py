@@ -22,6 +22,7 @@ from harness.rules import (
     coolings,
     gains,
     kept,
+    others,
     rules,
     settings_of,
     table_of,
@@ -49,7 +50,7 @@ MEASURED = [
     cell("ag_news", 50, "a", 0.5, 0.5),
     cell("ag_news", 50, "b", 0.5, 0.4),
     cell("subj", 100, "a", 0.9),
-    cell("subj", 100, "b", 0.8, 0.1),  # seed 1 has no pair
+    cell("subj", 100, "b", 0.8, 0.7),  # seed 1 has no pair
 ]
 
 
@@ -59,8 +60,27 @@ def test_a_gain_is_the_mean_over_data_sets_of_paired_seeds() -> None:
     assert found["b"] == (pytest.approx((0.15 - 0.05) / 2), pytest.approx(-0.1), None)
 
 
+def test_labels_that_teach_nothing_do_not_count() -> None:
+    """Guessing one of two classes by their frequencies reaches one half."""
+    guessed = [cell("cola", 100, "a", 0.51, 0.52), cell("cola", 100, "b", 0.45, 0.46)]
+    assert gains([*MEASURED, *guessed], TABLE) == gains(MEASURED, TABLE)
+    learnt = [cell("cola", 100, "a", 0.51, 0.52), cell("cola", 100, "b", 0.56, 0.57)]
+    assert gains([*MEASURED, *learnt], TABLE)["b"][1] == pytest.approx((0.05 - 0.1) / 2)
+
+
+def test_a_gain_where_nothing_can_be_measured_is_the_nearest() -> None:
+    first, second = TABLE.recipes
+    later = Table(recipes=[first, second.model_copy(update={"others": 45})], efforts=TABLE.efforts)
+    every = [cell(data, n, name, 0.8 + 0.1 * (name == "b")) for data in CLASSES for n in LABELS for name in "ab"]
+    whole = [c for c in every if c.recipe == "a" or others(c.data, c.labels) >= 45]
+    assert gains(whole, later, whole=True)["b"] == pytest.approx((0.1, 0.1, 0.1))
+    few_only_there = [c._replace(reached={0: 0.1 * (c.recipe == "a") + 0.6}) if c.data == "trec" else c for c in whole]
+    assert gains(few_only_there, later, whole=True)["b"][0] == pytest.approx(-0.1)
+    assert gains(few_only_there, later, "trec", whole=True)["b"] == pytest.approx((0.1, 0.1, 0.1))
+
+
 def test_rules_for_a_data_set_do_not_know_it() -> None:
-    changed = [c._replace(reached={0: 0.0, 1: 0.0}) if c.data == "trec" else c for c in MEASURED]
+    changed = [c._replace(reached={0: 0.5, 1: 0.5}) if c.data == "trec" else c for c in MEASURED]
     assert gains(MEASURED, TABLE, "trec") == gains(changed, TABLE, "trec") != gains(changed, TABLE)
     assert gains(MEASURED, TABLE, "trec")["b"][0] == pytest.approx(-0.05)
 
@@ -85,7 +105,7 @@ def test_shipped_coolings_are_the_measured_ones() -> None:
 
 
 def test_a_table_for_a_comparison_has_coolings_only_where_labels_do_not_tell() -> None:
-    assert not any(recipe.cooling for recipe in rules("trec", 100).recipes)
+    assert not any(recipe.cooling for recipe in rules("trec", 200).recipes)
     assert rules("trec", 50).recipes[0].cooling not in (None, shipped_table().recipes[0].cooling)
 
 
@@ -95,13 +115,16 @@ def test_a_table_for_a_comparison_has_the_recipes_that_may_be_tried() -> None:
     for labels in (50, 100, 200, 500):
         held, tried = rules("trec", labels), shipped.effort(labels).recipes
         for per_class in (p for p in (1, 20, 21, 60, 61, 250) if p <= labels / 2):
-            names = [[recipe.name for recipe in table.best(per_class)[:tried]] for table in (held, whole)]
+            names = [
+                [recipe.name for recipe in table.best(per_class, others("trec", labels))[:tried]]
+                for table in (held, whole)
+            ]
             assert names[0] == names[1]
     assert len(rules("trec", 50).recipes) < len(shipped.recipes)
 
 
 def test_data_sets_that_share_texts_do_not_know_each_other() -> None:
-    changed = [c._replace(reached={0: 0.0}) if c.data == "subj" else c for c in MEASURED]
+    changed = [c._replace(reached={0: 0.6}) if c.data == "subj" else c for c in MEASURED]
     assert gains(MEASURED, TABLE, "sst2_sentence") == gains(changed, TABLE, "sst2_sentence")
     assert gains(MEASURED, TABLE, "sst2_sentence")["b"][1] is None != gains(MEASURED, TABLE)["b"][1]
 
@@ -110,7 +133,7 @@ def test_what_was_not_measured_is_not_taken() -> None:
     known = table_of(gains([c for c in MEASURED if c.recipe == "a"], TABLE), TABLE)
     assert [recipe.expected(10) for recipe in known.recipes] == [0.0, -1.0]
     assert [most for most, _ in known.recipes[0].gain] == list(EDGES) and known.efforts == TABLE.efforts
-    assert [recipe.name for recipe in known.best(10)] == ["a"], "nor is it tried"
+    assert [recipe.name for recipe in known.best(10, 40)] == ["a"], "nor is it tried"
 
 
 def test_a_recipe_that_has_changed_since_is_not_counted() -> None:
@@ -140,7 +163,7 @@ def test_what_was_measured_in_pieces_is_one_cell() -> None:
 
 
 def test_rules_from_a_part_of_the_data_are_refused() -> None:
-    every = [cell(data, n, name, 0.5) for data in CLASSES for n in LABELS for name in "ab"]
+    every = [cell(data, n, name, 0.8) for data in CLASSES for n in LABELS for name in "ab"]
     assert gains(every, TABLE, "trec", whole=True) == gains(every, TABLE, "trec")
     for left_out, message in (
         ([c for c in every if c[:3] != ("subj", 500, "b")], "b is not measured on subj with 500"),

@@ -19,6 +19,9 @@ EDGES = (20.0, 60.0, 1e6)
 LABELS = (20, 50, 100, 200, 500)
 """Numbers of labels that recipes are compared at."""
 CLASSES = {"trec": 6, "sst2_sentence": 2, "subj": 2, "ag_news": 4, "cola": 2}
+TAUGHT = 0.05
+"""Macro-F1 above guessing by the classes' frequencies, which reaches 1 / classes, from which labels have taught
+something. Below, what sets recipes apart is how often they guess which class."""
 MEASURED = ROOT / "benchmarks" / "results" / "auto_recipes.json"
 TEMPERATURES = ROOT / "benchmarks" / "results" / "auto_temperatures.json"
 ALIKE = ({"subj", "sst2_sentence"},)
@@ -54,7 +57,8 @@ def rules(without: str, labels: int) -> Table:
     found = {} if effort.rungs else coolings(cells(kept(TEMPERATURES), table, "temperature"), without)
     # with two classes or more a class has at most half of the labels, by the harmonic mean
     reached = [most for least, most in zip((0.0, *EDGES), EDGES, strict=False) if least < labels / 2]
-    tried = {recipe.name for most in reached for recipe in known.best(most)[: effort.recipes]}
+    bounds = [(most, least) for most in reached for least in (0.0, others(without, labels))]
+    tried = {recipe.name for bound in bounds for recipe in known.best(*bound)[: effort.recipes]}
     recipes = [r.model_copy(update={"cooling": found.get(r.name)}) for r in known.recipes if r.name in tried]
     return Table(recipes=recipes, efforts=[effort])
 
@@ -65,8 +69,8 @@ def as_given(table: Table) -> dict[str, Any]:
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as a contestant is told it: without what is known of its gain and of its certainty."""
-    return recipe.model_dump(mode="json", exclude={"gain", "cooling"})
+    """A recipe as a contestant is told it: without what is known of where it pays, and of its certainty."""
+    return recipe.model_dump(mode="json", exclude={"gain", "others", "cooling"})
 
 
 def cells(measurements: Iterable[Mapping[str, Any]], table: Table, metric: str = "macro_f1") -> list[Cell]:
@@ -91,7 +95,9 @@ def gains(
     """By recipe, and for each of ``EDGES``, how much its macro-F1 exceeds the first recipe's.
 
     The mean over data sets, each the mean over its numbers of labels and over seeds, in pairs; None where nothing was
-    measured. without: a data set that is left out, for which the rules are to be tried, with those that are ``ALIKE``.
+    measured. Numbers of labels that teach no recipe anything do not count (``TAUGHT``). Where there is nothing to
+    measure, as where one data set alone has so few labels per class, the nearest of ``EDGES`` counts. without: a data
+    set that is left out, for which the rules are to be tried, with those that are ``ALIKE``.
 
     Raises:
         Incomplete: ``whole`` is asked for, and a recipe was compared on a part of the data sets or of ``LABELS`` only,
@@ -101,12 +107,16 @@ def gains(
     known = {(c.data, c.labels, c.recipe): c.reached for c in measured if c.data not in left_out}
     first, found = table.recipes[0].name, dict[str, tuple[float | None, ...]]()
     for recipe in table.recipes:
+        places: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        for data, labels in ((d, n) for d in CLASSES for n in LABELS if d not in left_out):
+            if others(data, labels) >= (recipe.others or 0) and _teach(known, data, labels):
+                places[_edge(data, labels)].append((data, labels))
         of_edges = []
         for edge in range(len(EDGES)):
-            places = [(d, n) for d in CLASSES for n in LABELS if d not in left_out and _edge(d, n) == edge]
-            seen = [(d, n) for d, n in places if (d, n, recipe.name) in known]
-            if whole and len(seen) != len(places) and (seen or recipe.name == first):
-                lacking = ", ".join(f"{d} with {n}" for d, n in places if (d, n) not in seen)
+            there = places[min(places, key=lambda other: abs(other - edge))] if places else []
+            seen = [(d, n) for d, n in there if (d, n, recipe.name) in known]
+            if whole and len(seen) != len(there) and (seen or recipe.name == first):
+                lacking = ", ".join(f"{d} with {n}" for d, n in there if (d, n) not in seen)
                 raise Incomplete(f"{recipe.name} is not measured on {lacking}: run benchmarks/auto_recipes.py --resume")
             differences: dict[str, list[float]] = defaultdict(list)
             for data, labels in seen:
@@ -116,6 +126,12 @@ def gains(
             of_edges.append(float(np.mean(of_sets)) if of_sets else None)
         found[recipe.name] = tuple(of_edges)
     return found
+
+
+def _teach(known: Mapping[tuple[str, int, str], Mapping[int, float]], data: str, labels: int) -> bool:
+    """Whether so many labels of a data set teach some recipe anything, or are not measured yet."""
+    means = [np.mean(list(reached.values())) for (d, n, _), reached in known.items() if (d, n) == (data, labels)]
+    return not means or max(means) >= 1 / CLASSES[data] + TAUGHT
 
 
 def coolings(suits: Iterable[Cell], without: str | None = None) -> dict[str, float]:
@@ -147,6 +163,11 @@ def table_of(found: Mapping[str, tuple[float | None, ...]], table: Table) -> Tab
 def _not_to_know(data: str | None) -> set[str | None]:
     """A data set, and those that share its texts."""
     return {data}.union(*(some for some in ALIKE if data in some))
+
+
+def others(data: str, labels: int) -> float:
+    """Of so many labels those that are not of the largest class, were the classes even."""
+    return labels * (1 - 1 / CLASSES[data])
 
 
 def kept(path: Path) -> list[dict[str, Any]]:

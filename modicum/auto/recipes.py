@@ -23,14 +23,16 @@ class Recipe(Record):
     """A method, and what departs from the training asked for.
 
     gain: (labels per class, macro-F1 over the first recipe's) pairs, rising; the first whose labels are not exceeded
-    counts, or the last. cooling: over the number of classes it is the temperature at which probabilities suit unseen
-    texts of other data; without, they stay as they are.
+    counts, or the last. others: labels of all classes but the largest, so many at least. cooling: over the number
+    of classes it is the temperature at which probabilities suit unseen texts of other data; without, they stay as they
+    are.
     """
 
     name: str
     method: Choice
     training: dict[str, Any] = {}
     gain: tuple[tuple[float, float], ...] = ()
+    others: int | None = Field(default=None, ge=0)
     cooling: float | None = Field(default=None, gt=0)
 
     @field_validator("method", mode="before")
@@ -77,9 +79,12 @@ class Table(Record):
         """How far to search with so many labels."""
         return [e for e in self.efforts if e.labels <= labels or e is self.efforts[0]][-1]
 
-    def best(self, per_class: float) -> list[Recipe]:
-        """The recipes that may be taken at so many labels per class, a harmonic mean, the best expected gains first."""
-        allowed = [recipe for recipe in self.recipes if recipe.expected(per_class) > NEVER]
+    def best(self, per_class: float, others: float) -> list[Recipe]:
+        """The recipes that may be taken, the best expected gains first.
+
+        per_class: labels per class, a harmonic mean over the classes there are. others: those of all but the largest.
+        """
+        allowed = [r for r in self.recipes if r.expected(per_class) > NEVER and others >= (r.others or 0)]
         return sorted(allowed or self.recipes[:1], key=lambda recipe: -recipe.expected(per_class))
 
     def without_search(self) -> Table:

@@ -62,8 +62,9 @@ def choose(
     labels, started = len(job.targets), time.monotonic()
     counts = np.unique(job.targets, return_counts=True)[1]
     per_class = float(hmean(counts))  # a rare class decides, however many texts the others have
+    known = table.best(per_class, labels - counts.max())
     effort = table.effort(labels)
-    every = [Tried(recipe, recipe.expected(per_class)) for recipe in table.best(per_class)[: effort.recipes]]
+    every = [Tried(recipe, recipe.expected(per_class)) for recipe in known[: effort.recipes]]
     usual = f"the usual recipe, for {labels} labels"
     if not effort.rungs or counts.max() < 2:
         return Chosen(every[0].recipe, usual, tuple(every), None)
