@@ -23,7 +23,7 @@ from harness.contest import Contest, Entry
 from harness.data import data_for
 from harness.environments import OWN
 from harness.few import SETS, by_seed, parse, parser
-from harness.rules import Incomplete, as_given, rules
+from harness.rules import Incomplete, as_given, rules, settings_of
 from harness.tables import markdown, middle
 
 from modicum.analysis.curves import mean_interval
@@ -95,8 +95,10 @@ def entries(system: str, name: str, labels: int, options: Any, data: str) -> lis
 
 
 def evidence(made: list[Entry]) -> list[Entry]:
-    """What `modicum advise` learns of the labels of these runs of auto."""
-    return [replace(one, system="advise", settings=one.settings | {"evidence": True}) for one in made]
+    """What `modicum advise` learns of the labels of these runs of auto, whatever else its table holds."""
+    same = {name: value for name, value in made[0].settings.items() if name not in ("table", "seed")}
+    same |= {"evidence": settings_of(shipped_table().recipes[0])}
+    return [replace(one, system="advise", settings=same | {"seed": one.settings["seed"]}) for one in made]
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def evidence(slope: float, noise: float, of_half: float | None = None, at: int =
     first = float(np.log(error))
     second = float(first + slope * np.log(2))
     independent = ((noise**2, 0.0), (0.0, (of_half or noise) ** 2))
-    return Evidence(labels=(at, at // 2), log_errors=(first, second), covariance=independent, seconds=0.1)
+    return Evidence(labels=(at, at // 2), log_errors=(first, second), covariance=independent)
 
 
 def test_an_exact_curve_is_carried_on() -> None:
@@ -83,7 +83,7 @@ def test_evidence_of_real_models() -> None:
     engine = Engine(backbone, Corpus(backbone, data), METHODS.create("head"), Training(steps=20), "classification", 3)
     job = FitJob(data.ids, data.labels, 0, 0)
     found = gather(engine, job)
-    assert found.labels == (48, 24) and max(found.log_errors) <= 0 < found.seconds
+    assert found.labels == (48, 24) and max(found.log_errors) <= 0
     assert np.linalg.eigvalsh(np.array(found.covariance)).min() > 0
     same = gather(engine, job)
     assert same.log_errors == found.log_errors and same.covariance == found.covariance

@@ -1,7 +1,7 @@
 """Modicum on few labels: ``auto``, or one recipe of its table for several seeds side by side.
 
 Timed: choosing and training, from texts; the encoder is loaded before. Of a recipe's seeds the shared time is divided.
-With ``evidence`` the recipe is chosen, and then the labels are cross-validated as ``modicum advise`` does it.
+With ``evidence`` the labels are cross-validated as ``modicum advise`` does it, by the table's first recipe.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
 def evidence(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
     """What a forecast from one seed's labels goes by."""
     engine, job = engine_for(told, backbone, work(told, told["seed"]))
-    chosen = engine.choose(job).recipe
-    return {"chosen": chosen.name, "evidence": gather(engine.by(chosen), job).model_dump()}
+    return {"evidence": gather(engine.by(engine.table.recipes[0]), job).model_dump()}
 
 
 def recipe(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:

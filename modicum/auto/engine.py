@@ -160,14 +160,18 @@ class AutoEngine(Engine):
             return said[0], seconds[0]
 
         def cost(recipe: Recipe) -> float:
-            whole = self.by(recipe)
-            steps = whole.training.total_steps(len(job.ids))
-            short = whole.training.model_copy(update={"steps": min(TIMED, steps)})
-            (fitted,) = Engine(self.backbone, self.corpus, whole.method, short, self.task, self.outputs).fit([job])
-            return fitted.seconds / short.total_steps(len(job.ids)) * steps
+            return self.seconds_of_step(recipe, job) * self.by(recipe).training.total_steps(len(job.ids))
 
         limit = None if self.auto.minutes is None else 60 * self.auto.minutes * share
         return choose(job, self.table, cross_validate, limit, cost)
+
+    def seconds_of_step(self, recipe: Recipe, job: FitJob) -> float:
+        """What a step of training by a recipe takes, by a few of them."""
+        whole = self.by(recipe)
+        steps = min(TIMED, whole.training.total_steps(len(job.ids)))
+        short = whole.training.model_copy(update={"steps": steps})
+        (fitted,) = Engine(self.backbone, self.corpus, whole.method, short, self.task, self.outputs).fit([job])
+        return fitted.seconds / steps
 
     def by(self, recipe: Recipe) -> Engine:
         """What trains by a recipe of the table."""

@@ -54,14 +54,14 @@ def advise(
         console.say(f"Cross-validating {len(at)} labels: {2 * advice.FOLDS} trainings or more …")
     job = FitJob(tuple(dataset.ids[int(row)] for row in at), dataset.labels[at], seed, 0)
     chosen = engine.choose(job)
-    trainer = engine.by(chosen.recipe)
-    evidence = advice.gather(trainer, job)
+    evidence = advice.gather(engine.by(engine.table.recipes[0]), job)
+    training, step = engine.by(chosen.recipe).training, engine.seconds_of_step(chosen.recipe, job)
     budgets = sorted({len(at), round(1.5 * len(at)), 2 * len(at), 4 * len(at), labels or 2 * len(at)})
     found: dict[str, Any] = {
         "labels": len(at), "classes": counts, "recipe": chosen.recipe.name, "reason": chosen.reason,
         "strategy": USUAL[dataset.task],
         "forecast": [advice.forecast(evidence, n, known.curves).model_dump() for n in budgets],
-        "training_seconds": [round(trainer.training.total_steps(n) * evidence.seconds, 1) for n in budgets],
+        "training_seconds": [round(training.total_steps(n) * step, 1) for n in budgets],
         "trainings_to_choose": [trainings_of_search(engine.table, n) for n in budgets],
         "enough": advice.enough(evidence, len(at), worth, known.curves), "worth": worth,
         "checked": known.checked.model_dump(),
