@@ -96,9 +96,9 @@ def entries(system: str, name: str, labels: int, options: Any, data: str) -> lis
 
 def evidence(made: list[Entry]) -> list[Entry]:
     """What `modicum advise` learns of the labels of these runs of auto, whatever else its table holds."""
-    same = {name: value for name, value in made[0].settings.items() if name not in ("table", "seed")}
-    same |= {"evidence": settings_of(shipped_table().recipes[0])}
-    return [replace(one, system="advise", settings=same | {"seed": one.settings["seed"]}) for one in made]
+    by = {"evidence": settings_of(shipped_table().recipes[0])}
+    kept = [{name: value for name, value in one.settings.items() if name != "table"} for one in made]
+    return [replace(one, system="advise", settings=own | by) for one, own in zip(made, kept, strict=True)]
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
