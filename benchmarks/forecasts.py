@@ -3,8 +3,8 @@
     python benchmarks/forecasts.py
 
 Reads what ``few_labels.py`` measured: cross-validation of each seed's labels, and the test set's macro-F1 with these
-labels and with more. The four numbers of ``modicum/auto/known.toml`` are fitted on all data sets but one, and tried on
-that one; the table says how many of its 90 % intervals held. To ship are the last lines, from all data sets.
+labels and with more. The curves of ``modicum/auto/known.toml`` are fitted on all data sets but one, and tried on that
+one; the table says how many of its 90 % intervals held. To ship are the last lines, from all data sets.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from harness.environments import ROOT
-from harness.rules import Incomplete, as_given, rules, settings_of
+from harness.rules import TAUGHT, Incomplete, as_given, rules, settings_of
 from harness.tables import markdown
 from scipy.optimize import minimize
-from scipy.stats import multivariate_normal, t
+from scipy.stats import multivariate_normal, norm, t
 
-from modicum.auto.advice import Curves, Evidence, Z, forecast, log_error, shipped_knowledge
+from modicum.auto.advice import COVERED, Curves, Evidence, forecast, log_error, shipped_knowledge
 from modicum.auto.recipes import shipped_table
 from modicum.base.spec import digest
 
-COVERED = 0.9
-"""What intervals are meant to cover."""
 LEAST_SD = 0.02
 """Below which no deviation is believed."""
 RESULTS = ROOT / "benchmarks" / "results" / "few_labels.json"
@@ -76,16 +74,20 @@ def fitted(seen: list[Case]) -> Curves:
     Slopes are those of the data sets' curves: cross-validation says too little of one for a likelihood to find their
     spread. The cases of a data set share one draw of the offset, so that for it they count as one data set and not as
     many; each case has a deviation of its own besides. What so few draws leave unknown widens both deviations between
-    data sets, as Student's t does for one more draw.
+    data sets, as Student's t does for one more draw. Data sets on which labels teach nothing have no curve; how often
+    that is follows from their number by Laplace's rule.
     """
-    of_sets = [[case for case in seen if case.data == data] for data in sorted({case.data for case in seen})]
-    noise = shipped_knowledge().curves.noise
+    every = [[case for case in seen if case.data == data] for data in sorted({case.data for case in seen})]
+    of_sets = [of_set for of_set in every if teaches(of_set)]
+    if not of_sets:
+        raise SystemExit("Labels teach something on none of the data sets: there are no curves to fit.")
+    noise, flat = shipped_knowledge().curves.noise, (len(every) - len(of_sets) + 1) / (len(every) + 2)
     slopes = [slope for of_set in of_sets if (slope := slope_of(of_set)) is not None]
     slope = max(0.0, float(np.mean(slopes)))
     slope_sd = max(LEAST_SD, float(np.std(slopes)) * widening(len(slopes)))
 
     def curves(offset: float, offset_sd: float) -> Curves:
-        return Curves(slope=slope, slope_sd=slope_sd, offset=offset, offset_sd=offset_sd, noise=noise)
+        return Curves(slope=slope, slope_sd=slope_sd, offset=offset, offset_sd=offset_sd, noise=noise, flat=flat)
 
     def loss(values: np.ndarray) -> float:
         between, within = np.exp(values[1:])
@@ -101,6 +103,14 @@ def fitted(seen: list[Case]) -> Curves:
     offset, *deviations = minimize(loss, np.array([0.0, -2.0, -2.0]), bounds=bounds).x
     between, within = np.exp(deviations)
     return curves(offset, float(np.hypot(between * widening(len(of_sets)), within)))
+
+
+def teaches(of_set: list[Case]) -> bool:
+    """Whether the labels of a data set teach something, by the mean over seeds of some number of labels."""
+    reached = defaultdict(list)
+    for case in of_set:
+        reached[case.labels].append(case.reached - 1 / case.evidence.classes)
+    return any(np.mean(above) >= TAUGHT for above in reached.values())
 
 
 def slope_of(of_set: list[Case]) -> float | None:
@@ -125,8 +135,9 @@ def widening(sets: int) -> float:
     """
     if sets < 2:
         return 1.0
-    quantile = float(t.ppf((1 + COVERED) / 2, sets - 1))
-    return quantile / Z * float(np.sqrt((1 + 1 / sets) * sets / (sets - 1)))
+    quantile = t.ppf((1 + COVERED) / 2, sets - 1)
+    usual = norm.ppf((1 + COVERED) / 2)
+    return float(quantile / usual * np.sqrt((1 + 1 / sets) * sets / (sets - 1)))
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modicum.auto.advice import FOLDS, Curves, Evidence, forecast, gather, log_error
+from modicum.auto.advice import FOLDS, GUESS_SD, Curves, Evidence, forecast, gather, guessing, log_error
 from modicum.base.errors import SpecError
 from modicum.base.training import FitJob, Training
 from modicum.engine.cache import Corpus
@@ -13,14 +13,14 @@ from modicum.engine.engine import Engine
 from modicum.methods import METHODS
 from modicum.testing.backbone import fake_backbone, toy_dataset
 
-USUAL = Curves(slope=0.3, slope_sd=0.1, offset=0.0, offset_sd=0.1, noise=0.001)
+USUAL = Curves(slope=0.3, slope_sd=0.1, offset=0.0, offset_sd=0.1, noise=0.001, flat=0.2)
 
 
 def evidence(slope: float, noise: float, of_half: float | None = None, at: int = 80, error: float = 0.4) -> Evidence:
     first = float(np.log(error))
     second = float(first + slope * np.log(2))
     independent = ((noise**2, 0.0), (0.0, (of_half or noise) ** 2))
-    return Evidence(labels=(at, at // 2), log_errors=(first, second), covariance=independent)
+    return Evidence(classes=4, labels=(at, at // 2), log_errors=(first, second), covariance=independent)
 
 
 def test_an_exact_curve_is_carried_on() -> None:
@@ -67,15 +67,50 @@ def test_no_error_in_few_labels_is_no_certainty_either() -> None:
 
 
 def test_intervals_cover_what_they_say() -> None:
-    rng, inside = np.random.default_rng(0), 0
+    """Also where some data sets teach nothing, and cross-validation hardly tells which."""
+    rng, inside, suspected = np.random.default_rng(0), 0, []
     for _ in range(1000):
         slope, offset = rng.normal(USUAL.slope, USUAL.slope_sd), rng.normal(0, USUAL.offset_sd)
-        true = np.log(0.4)
-        told = np.array([true, true + slope * np.log(2)]) + rng.normal(0, 0.1, 2)
-        seen = evidence(0, 0.1).model_copy(update={"log_errors": tuple(told.tolist())})
+        flat, guess, level = rng.uniform() < USUAL.flat, *np.log(0.75 * np.array([1, rng.uniform(0.1, 1)]))
+        true = guess + GUESS_SD * rng.normal() if flat else level
+        noise = 0.1 * np.sqrt(np.expm1(-true))  # as of 100 labels
+        half = true if flat else true + slope * np.log(2)
+        told = np.minimum(np.array([true, half]) + noise * rng.normal(size=2), -0.01)
+        seen = evidence(0, 0.1 * np.sqrt(np.expm1(-told[0])))
+        seen = seen.model_copy(update={"log_errors": tuple(told.tolist())})
         found = forecast(seen, 320, USUAL)
-        inside += found.low <= 1 - np.exp(true - slope * np.log(4) + offset) <= found.high
+        reached = guess + GUESS_SD * rng.normal() if flat else true - slope * np.log(4) + offset
+        inside += found.low <= 1 - np.exp(reached) <= found.high
+        suspected.append((guessing(seen, USUAL), flat))
     assert 870 <= inside <= 930
+    probable = [(told, flat) for told, flat in suspected if told > 0.5]
+    assert len(probable) > 100 and np.ptp(np.mean(probable, axis=0)) < 0.1, "the probability is what comes"
+
+
+def test_labels_that_may_teach_nothing_are_expected_to_bring_less() -> None:
+    never = USUAL.model_copy(update={"flat": 0.0})
+    near, far = evidence(0.0, 0.2, error=0.7), evidence(0.3, 0.2, error=0.2)
+    assert 0.3 < guessing(near, USUAL) < 0.9 and guessing(far, USUAL) < 1e-3 and guessing(near, never) == 0
+    assert forecast(near, 320, USUAL).low < 0.3 < forecast(near, 320, never).low
+    assert forecast(near, 320, USUAL).value < forecast(near, 320, never).value - 0.03
+    assert forecast(far, 320, USUAL).low == pytest.approx(forecast(far, 320, never).low, abs=1e-3)
+
+
+def test_a_class_with_fewer_labels_than_folds_leaves_its_f1_open() -> None:
+    class Perfect:
+        def out_of_fold(self, jobs: list[FitJob], folds: int, thin: int = 1) -> tuple[list[np.ndarray], list[float]]:
+            return [np.eye(4)[jobs[0].targets]], [1.0]
+
+    def seen(rare: int) -> Evidence:
+        targets = np.array([0] * 40 + [1] * 40 + [2] * (20 - rare) + [3] * rare)
+        job = FitJob(tuple(f"t{i}" for i in range(100)), targets, 0, 0)
+        return gather(Perfect(), job)  # type: ignore[arg-type]
+
+    for rare in (0, FOLDS - 1):
+        one = seen(rare)
+        assert np.exp(one.log_errors[0]) == pytest.approx((100 * 0.5 / 4 + 0.5) / 101)
+        assert one.covariance[0][0] * np.exp(2 * one.log_errors[0]) > 1 / 12 / 4**2
+    assert np.exp(seen(FOLDS).log_errors[0]) < 0.01 and seen(FOLDS).classes == seen(0).classes == 4
 
 
 def test_evidence_of_real_models() -> None:

@@ -217,7 +217,7 @@ def test_forecasts_are_fitted_by_data_sets_and_not_by_cases() -> None:
         for seed in range(3):
             level = rng.normal(-1.0, 0.02)
             errors = (level, level + 0.4 * np.log(2) + rng.normal(0, 0.02))
-            known = Evidence(labels=(80, 40), log_errors=errors, covariance=((4e-4, 0.0), (0.0, 4e-4)))
+            known = Evidence(classes=2, labels=(80, 40), log_errors=errors, covariance=((4e-4, 0.0), (0.0, 4e-4)))
             for labels in (100, 400):
                 reached = 1 - float(np.exp(level - 0.4 * np.log(labels / 80) + offset + rng.normal(0, 0.02)))
                 made.append(Case(data, seed, known, labels, reached))

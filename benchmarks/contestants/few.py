@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from common import chosen, read
 
 
@@ -36,3 +39,12 @@ def work(told: dict[str, Any], seed: int) -> Work:
         keep = np.sort(drawn[~np.isin(drawn, at)][: told["tested"]])
     classes = int(labels.max()) + 1
     return Work([texts[i] for i in at], labels[at], [tested[i] for i in keep], truth[keep], classes)
+
+
+@contextmanager
+def sooner(told: dict[str, Any], into: dict[str, Any]) -> Iterator[None]:
+    """Compute in bf16 what is not timed, where the processor multiplies in it: in half the time. Note the precision."""
+    bf16 = told["given"]["untimed"] and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    into["precision"] = "bfloat16" if bf16 else "float32"
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):  # or weights stay the first ones
+        yield

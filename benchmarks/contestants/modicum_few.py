@@ -23,12 +23,15 @@ from modicum.engine.calibration import temperature
 from modicum.engine.engine import Engine
 
 
-def engine_for(told: dict[str, Any], backbone: Backbone, given: Work) -> tuple[AutoEngine, FitJob]:
+def engine_for(
+    told: dict[str, Any], backbone: Backbone, given: Work, classes: list[str] | None = None
+) -> tuple[AutoEngine, FitJob]:
     """``auto`` with a table of its own, as ``Classifier`` makes it with the one that is shipped, and one seed's labels.
 
+    classes: all that there are, where it may know of those that have no label.
     ``Classifier`` refuses a class with a single label, and this does not: all systems are to see the same labels.
     """
-    texts = Dataset.from_lists(given.texts, [str(label) for label in given.labels], for_training=False)
+    texts = Dataset.from_lists(given.texts, [str(label) for label in given.labels], classes=classes, for_training=False)
     table = Table(**told["given"]["table"])
     parts = (backbone, Corpus(backbone, texts), Auto(), Training(), "classification", len(texts.classes))
     return AutoEngine(*parts, table=table), FitJob(texts.ids, texts.labels, told["seed"], 0)
@@ -51,8 +54,9 @@ def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
 
 
 def evidence(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """What a forecast from one seed's labels goes by."""
-    engine, job = engine_for(told, backbone, work(told, told["seed"]))
+    """What a forecast from one seed's labels goes by; who asks for it knows the names of all classes."""
+    given = work(told, told["seed"])
+    engine, job = engine_for(told, backbone, given, [str(label) for label in range(given.classes)])
     return {"evidence": gather(engine.by(engine.table.recipes[0]), job).model_dump()}
 
 

@@ -158,7 +158,7 @@ class Contest:
         return taken.get("result")
 
     def _call(self, entry: Entry, timeout: float | None = None) -> dict[str, Any]:
-        told = self._settings(entry) | {"given": entry.given}
+        told = self._settings(entry) | {"given": entry.given | {"untimed": self.untimed}}
         script = FOLDER / "contestants" / entry.script
         threads = {f"{name}_NUM_THREADS": str(self._threads) for name in ("OMP", "MKL", "OPENBLAS")}
         environment = dict(os.environ) | OFFLINE | threads

@@ -107,25 +107,40 @@ def gains(
     known = {(c.data, c.labels, c.recipe): c.reached for c in measured if c.data not in left_out}
     first, found = table.recipes[0].name, dict[str, tuple[float | None, ...]]()
     for recipe in table.recipes:
-        places: dict[int, list[tuple[str, int]]] = defaultdict(list)
-        for data, labels in ((d, n) for d in CLASSES for n in LABELS if d not in left_out):
-            if others(data, labels) >= (recipe.others or 0) and _teach(known, data, labels):
-                places[_edge(data, labels)].append((data, labels))
+        places = _by_edge(known, recipe, left_out)
         of_edges = []
         for edge in range(len(EDGES)):
             there = places[min(places, key=lambda other: abs(other - edge))] if places else []
-            seen = [(d, n) for d, n in there if (d, n, recipe.name) in known]
+            seen = [place for place in there if (*place, recipe.name) in known]
             if whole and len(seen) != len(there) and (seen or recipe.name == first):
-                lacking = ", ".join(f"{d} with {n}" for d, n in there if (d, n) not in seen)
+                lacking = ", ".join(f"{data} with {labels}" for data, labels in there if (data, labels) not in seen)
                 raise Incomplete(f"{recipe.name} is not measured on {lacking}: run benchmarks/auto_recipes.py --resume")
-            differences: dict[str, list[float]] = defaultdict(list)
-            for data, labels in seen:
-                reached, base = known[data, labels, recipe.name], known.get((data, labels, first), {})
-                differences[data] += [reached[seed] - base[seed] for seed in reached.keys() & base.keys()]
-            of_sets = [float(np.mean(of_set)) for of_set in differences.values() if of_set]
-            of_edges.append(float(np.mean(of_sets)) if of_sets else None)
+            of_edges.append(_over_first(known, recipe.name, first, seen))
         found[recipe.name] = tuple(of_edges)
     return found
+
+
+def _by_edge(
+    known: Mapping[tuple[str, int, str], Mapping[int, float]], recipe: Recipe, left_out: set[str | None]
+) -> dict[int, list[tuple[str, int]]]:
+    """The data sets and numbers of labels that a recipe may be compared at, by the position of their edge."""
+    found: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for data, labels in ((d, n) for d in CLASSES for n in LABELS if d not in left_out):
+        if others(data, labels) >= (recipe.others or 0) and _teach(known, data, labels):
+            found[_edge(data, labels)].append((data, labels))
+    return found
+
+
+def _over_first(
+    known: Mapping[tuple[str, int, str], Mapping[int, float]], recipe: str, first: str, places: list[tuple[str, int]]
+) -> float | None:
+    """How much more a recipe reaches than the first: the mean over data sets, each over numbers of labels and seeds."""
+    of_sets: dict[str, list[float]] = defaultdict(list)
+    for data, labels in places:
+        reached, base = known[data, labels, recipe], known.get((data, labels, first), {})
+        of_sets[data] += [reached[seed] - base[seed] for seed in reached.keys() & base.keys()]
+    means = [float(np.mean(differences)) for differences in of_sets.values() if differences]
+    return float(np.mean(means)) if means else None
 
 
 def _teach(known: Mapping[tuple[str, int, str], Mapping[int, float]], data: str, labels: int) -> bool:

@@ -2,8 +2,9 @@
 
 The error 1 - macro-F1 is taken to fall as a power of the number of labels. Cross-validation with all labels of the
 other folds, and with half of them, says where the curve is and how it falls; ``known.toml`` says how it usually falls,
-and how far such forecasts are off. All is weighed by its variance, in the logarithm. Cross-validated is the first
-recipe of ``auto``'s table, which trains soonest; the forecast is of what ``auto`` reaches, by whichever it takes.
+and how far such forecasts are off. All is weighed by its variance, in the logarithm. Or labels teach nothing, and the
+curve stays where guessing is: how likely that is, cross-validation says too. Cross-validated is the first recipe of
+``auto``'s table, which trains soonest; the forecast is of what ``auto`` reaches, by whichever it takes.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import Field
+from scipy.optimize import brentq
+from scipy.stats import norm
+from sklearn.metrics import f1_score
 
-from modicum.analysis.metrics import macro_f1
 from modicum.base.rng import stream
 from modicum.base.spec import Record
 from modicum.base.training import FitJob
@@ -26,15 +29,21 @@ FOLDS, THIN = 5, 2
 RESAMPLES = 500
 STEP, SIGHT = 100, 20
 """Labels that must bring something; and how many times the labels at hand a forecast looks ahead at most."""
-Z = 1.645
-"""Standard deviations to both sides within which 90 % of a normal distribution lie."""
+COVERED = 0.9
+"""What intervals are meant to cover."""
+GUESS_SD = 0.1
+"""Standard deviation of the log error of models that guess, about that of guessing by the classes' frequencies: two
+classes of which one has 70 % lie within 90 %, if it is always the guess."""
+LEVELS = 200
+"""Levels between guessing and no error, all as likely, that a curve is taken to be at."""
 
 
 class Curves(Record):
     """How learning curves usually fall: log error = offset - slope · log labels, from where cross-validation is.
 
     slope, slope_sd: mean and spread between data sets. offset, offset_sd: of test over cross-validated error, with all
-    that no label can foretell. noise: standard deviation of a log error under other folds and first weights.
+    that no label can foretell. noise: standard deviation of a log error under other folds and first weights. flat: how
+    often labels teach nothing.
     """
 
     slope: float
@@ -42,6 +51,7 @@ class Curves(Record):
     offset: float
     offset_sd: float = Field(gt=0)
     noise: float = Field(gt=0)
+    flat: float = Field(ge=0, lt=1)
 
 
 class Checked(Record):
@@ -73,10 +83,11 @@ def shipped_knowledge() -> Known:
 class Evidence(Record):
     """What cross-validation says of the labels at hand.
 
-    labels: on which models were trained, with all and with a part of the other folds'. log_errors: of these two.
-    covariance: of the two, over resamples of the labels.
+    classes: with labels or without. labels: on which models were trained, with all and with a part of the other folds'.
+    log_errors: of these two. covariance: of the two, over resamples of the labels, and by classes that are not judged.
     """
 
+    classes: int = Field(ge=2)
     labels: tuple[int, int]
     log_errors: tuple[float, float]
     covariance: tuple[tuple[float, float], tuple[float, float]]
@@ -94,42 +105,85 @@ class Forecast(Record):
 def gather(engine: Engine, job: FitJob) -> Evidence:
     """Cross-validate the labels of a job, with all and with half of the other folds' labels.
 
+    A class with fewer labels than folds, or none, is not judged: any F1 from 0 to 1 is taken to be as likely.
+
     Raises:
         SpecError: there are fewer labels than folds.
     """
     n, errors, trained = len(job.ids), [], []
     draws = stream(job.seed, "advice", job.round).integers(0, n, (RESAMPLES, n))
+    judged = np.flatnonzero(np.bincount(job.targets) >= FOLDS)
     for thin in (1, THIN):
         (said,), _ = engine.out_of_fold([job], FOLDS, thin=thin)
-        predicted = said.argmax(1)
-        errors.append([_error(job.targets[rows], predicted[rows]) for rows in (np.arange(n), *draws)])
+        predicted, classes = said.argmax(1), said.shape[1]
+        errors.append([_error(job.targets[at], predicted[at], judged, classes) for at in (np.arange(n), *draws)])
         trained.append(max(1, round(n * (1 - 1 / FOLDS) / thin)))
     found = np.array(errors)
     covariance = np.cov(np.log(found[:, 1:]))
     # resamples of few errors say too little of what was not seen: no rate is known better than so many labels tell it
     covariance += max(0.0, (1 - found[0, 0]) / (n * found[0, 0]) - covariance[0, 0])
+    unknown = (classes - len(judged)) / 12 / classes**2  # the variance of so many of the F1 in the mean
+    covariance += unknown / np.outer(found[:, 0], found[:, 0])
     return Evidence(
+        classes=classes,
         labels=(trained[0], trained[1]),
         log_errors=(float(np.log(found[0, 0])), float(np.log(found[1, 0]))),
         covariance=tuple(tuple(row) for row in covariance.tolist()),
     )
 
 
-def _error(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """1 - macro-F1, drawn a little to one half, as (errors + 1/2) / (n + 1) draws a rate: it is never 0."""
-    n = len(truth)
-    return (n * (1 - macro_f1(truth, predicted)) + 0.5) / (n + 1)
+def _error(truth: np.ndarray, predicted: np.ndarray, judged: np.ndarray, classes: int) -> float:
+    """1 - macro-F1, drawn a little to one half, as (errors + 1/2) / (n + 1) draws a rate: it is never 0.
+
+    Of ``classes`` those that are not ``judged`` have an F1 of one half.
+    """
+    n, halves = len(truth), (classes - len(judged)) / 2
+    known = f1_score(truth, predicted, labels=judged, average=None, zero_division=0).sum() if len(judged) else 0.0
+    return (n * (1 - (known + halves) / classes) + 0.5) / (n + 1)
 
 
 def forecast(evidence: Evidence, labels: int, curves: Curves) -> Forecast:
-    """What so many labels, drawn as those at hand were, are expected to reach."""
+    """What so many labels, drawn as those at hand were, are expected to reach.
+
+    Either the error falls as ``log_error`` says, or it stays near that of guessing: the limits are quantiles of the
+    mixture, and the value is the mean of what the two expect.
+    """
     mean, deviation = log_error(evidence, labels, curves)
-    low, value, high = (1 - min(1.0, float(np.exp(mean + by * deviation))) for by in (Z, 0.0, -Z))
+    chance, flat = np.log(1 - 1 / evidence.classes), guessing(evidence, curves)
+    ends = [at + by * 10 * sd for at, sd in ((mean, deviation), (chance, GUESS_SD)) for by in (-1, 1)]
+
+    def exceeded(share: float) -> float:
+        """The macro-F1 that is exceeded with this probability."""
+
+        def less(at: float) -> float:
+            return flat * norm.cdf(at, chance, GUESS_SD) + (1 - flat) * norm.cdf(at, mean, deviation) - share
+
+        return 1 - float(np.exp(min(0.0, brentq(less, min(ends), max(ends)))))
+
+    low, high = exceeded((1 + COVERED) / 2), exceeded((1 - COVERED) / 2)
+    value = flat / evidence.classes + (1 - flat) * (1 - float(np.exp(min(0.0, mean))))
     return Forecast(labels=labels, value=value, low=low, high=high)
 
 
+def guessing(evidence: Evidence, curves: Curves) -> float:
+    """The probability that labels teach nothing, after cross-validation.
+
+    By Bayes' rule between two explanations of the log error with all labels: it is that of guessing; or it is any whose
+    macro-F1 lies between guessing's and 1. Its variance is what it would be under either, as a rate's (1 - e) / (n e).
+    """
+    seen, chance = evidence.log_errors[0], np.log(1 - 1 / evidence.classes)
+    levels = chance + np.log((np.arange(LEVELS) + 0.5) / LEVELS)  # macro-F1 in equal steps
+
+    def density(at: float | np.ndarray, spread: float) -> np.ndarray:
+        variance = evidence.covariance[0][0] * np.expm1(-at) / np.expm1(-seen) + curves.noise**2 + spread**2
+        return norm.pdf(seen, at, np.sqrt(variance))
+
+    guessed, taught = float(density(chance, GUESS_SD)), float(density(levels, 0.0).mean())
+    return curves.flat * guessed / (curves.flat * guessed + (1 - curves.flat) * taught)
+
+
 def log_error(evidence: Evidence, labels: int, curves: Curves) -> tuple[float, float]:
-    """Mean and standard deviation of the logarithm of the test error with so many labels.
+    """Mean and standard deviation of the logarithm of the test error with so many labels, if these teach something.
 
     The two log errors are l and l + slope · log(ratio), with their covariance; l is not known beforehand, the slope as
     is usual. Of these the posterior is normal, and the forecast a linear map of it; a slope that comes out below 0 is

@@ -21,6 +21,8 @@ from modicum.strategies import USUAL
 
 LEAST = 20
 """Labels from which on cross-validation says something."""
+UNSURE = 0.1
+"""Probability that labels teach nothing, from which it is told."""
 
 
 def advise(
@@ -60,6 +62,7 @@ def advise(
     found: dict[str, Any] = {
         "labels": len(at), "classes": counts, "recipe": chosen.recipe.name, "reason": chosen.reason,
         "strategy": USUAL[dataset.task],
+        "guessing": round(advice.guessing(evidence, known.curves), 3),
         "forecast": [advice.forecast(evidence, n, known.curves).model_dump() for n in budgets],
         "training_seconds": [round(training.total_steps(n) * step, 1) for n in budgets],
         "trainings_to_choose": [trainings_of_search(engine.table, n) for n in budgets],
@@ -112,6 +115,11 @@ def _say(found: Mapping[str, Any]) -> None:
         title="Random labels are expected to reach",
         plain_columns=0,
     )
+    if found["guessing"] >= UNSURE:
+        console.say(
+            f"Models are hardly told from guesses so far: with a probability of {found['guessing']:.2f} these labels"
+            " teach nothing, which the intervals take into account."
+        )
     now, end = found["labels"], found["enough"]
     if end is None:
         console.say(f"{advice.STEP} more labels are worth it as far as one can see.")
