@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tiny
@@ -93,6 +94,13 @@ def test_advice(modicum, files: Path) -> None:
     checked = shipped_knowledge().checked
     assert found["checked"] == json.loads(checked.model_dump_json())
     assert f"Of {checked.forecasts} such intervals" in out and f"{100 * checked.held:.0f} % held" in out
+    rows = list(csv.DictReader((files / "train.csv").open()))
+    drawn = np.random.default_rng(0).permutation([row["topic"] for row in rows])
+    lines = [f"{row['key']},{row['message']},{topic}\n" for row, topic in zip(rows, drawn, strict=True)]
+    (files / "drawn.csv").write_text("key,message,topic\n" + "".join(lines))
+    code, guessed, err = modicum(*asked[:1], files / "drawn.csv", *asked[2:])
+    assert code == 0, err
+    assert "hardly told from guesses" in guessed and "hardly told from guesses" not in out
     for more, message in (
         (("--labels", 20), "more than the 48 that there are"),
         (("--labels-at", 10), "--labels-at must be 20 or more for advice"),

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from common import judged, model_folder, report, settings, stopwatch
 from datasets import Dataset
-from few import sooner, work
+from few import in_bf16, work
 from setfit import SetFitModel, Trainer, TrainingArguments
 
 
@@ -26,7 +27,8 @@ def main() -> None:
         save_strategy="no", report_to=[], show_progress_bar=False, seed=told["seed"], **options
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=data)
-    with stopwatch(result), sooner(told, result):
+    bf16 = in_bf16(told, result)  # weights that are cast once and kept would stay the first ones
+    with stopwatch(result), torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
         trainer.train()
     proba = np.zeros((len(given.truth), given.classes))
     proba[:, np.unique(given.labels)] = np.asarray(model.predict_proba(given.tested, as_numpy=True))

@@ -110,14 +110,13 @@ def gather(engine: Engine, job: FitJob) -> Evidence:
     Raises:
         SpecError: there are fewer labels than folds.
     """
-    n, errors, trained = len(job.ids), [], []
+    n, errors = len(job.ids), []
     draws = stream(job.seed, "advice", job.round).integers(0, n, (RESAMPLES, n))
     judged = np.flatnonzero(np.bincount(job.targets) >= FOLDS)
     for thin in (1, THIN):
         (said,), _ = engine.out_of_fold([job], FOLDS, thin=thin)
         predicted, classes = said.argmax(1), said.shape[1]
         errors.append([_error(job.targets[at], predicted[at], judged, classes) for at in (np.arange(n), *draws)])
-        trained.append(max(1, round(n * (1 - 1 / FOLDS) / thin)))
     found = np.array(errors)
     covariance = np.cov(np.log(found[:, 1:]))
     # resamples of few errors say too little of what was not seen: no rate is known better than so many labels tell it
@@ -126,10 +125,16 @@ def gather(engine: Engine, job: FitJob) -> Evidence:
     covariance += unknown / np.outer(found[:, 0], found[:, 0])
     return Evidence(
         classes=classes,
-        labels=(trained[0], trained[1]),
+        labels=trained_on(n),
         log_errors=(float(np.log(found[0, 0])), float(np.log(found[1, 0]))),
         covariance=tuple(tuple(row) for row in covariance.tolist()),
     )
+
+
+def trained_on(labels: int) -> tuple[int, int]:
+    """How many of so many labels models are trained on, with all and with a part of the other folds'."""
+    whole, part = (max(1, round(labels * (1 - 1 / FOLDS) / thin)) for thin in (1, THIN))
+    return whole, part
 
 
 def _error(truth: np.ndarray, predicted: np.ndarray, judged: np.ndarray, classes: int) -> float:

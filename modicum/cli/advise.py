@@ -53,11 +53,16 @@ def advise(
     engine = model.engine(dataset.subset(at), dataset.task, len(dataset.classes))
     assert isinstance(engine, AutoEngine)
     if not as_json:
-        console.say(f"Cross-validating {len(at)} labels: {2 * advice.FOLDS} trainings or more …")
+        console.say(f"Choosing how to train on {len(at)} labels …")
     job = FitJob(tuple(dataset.ids[int(row)] for row in at), dataset.labels[at], seed, 0)
-    chosen = engine.choose(job)
-    evidence = advice.gather(engine.by(engine.table.recipes[0]), job)
-    training, step = engine.by(chosen.recipe).training, engine.seconds_of_step(chosen.recipe, job)
+    chosen, first = engine.choose(job), engine.table.recipes[0]
+    steps = {recipe.name: engine.seconds_of_step(recipe, job) for recipe in (first, chosen.recipe)}
+    training, step = engine.by(chosen.recipe).training, steps[chosen.recipe.name]
+    if not as_json:
+        taken = advice.FOLDS * sum(map(engine.by(first).training.total_steps, advice.trained_on(len(at))))
+        about = console.clock(taken * steps[first.name])
+        console.say(f"Cross-validating them: {2 * advice.FOLDS} trainings, in about {about} …")
+    evidence = advice.gather(engine.by(first), job)
     budgets = sorted({len(at), round(1.5 * len(at)), 2 * len(at), 4 * len(at), labels or 2 * len(at)})
     found: dict[str, Any] = {
         "labels": len(at), "classes": counts, "recipe": chosen.recipe.name, "reason": chosen.reason,
