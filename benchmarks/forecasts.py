@@ -29,6 +29,10 @@ LEAST_SD = 0.02
 RESULTS = ROOT / "benchmarks" / "results" / "few_labels.json"
 
 
+class NoCurves(Exception):
+    """Too little is measured to fit curves on."""
+
+
 class Case(NamedTuple):
     """A forecast to make: from a seed's evidence to the macro-F1 that so many labels reached."""
 
@@ -76,13 +80,16 @@ def fitted(seen: list[Case]) -> Curves:
     many; each case has a deviation of its own besides. What so few draws leave unknown widens both deviations between
     data sets, as Student's t does for one more draw. Data sets on which labels teach nothing have no curve; how often
     that is follows from their number by Laplace's rule.
+
+    Raises:
+        NoCurves: no data set has a curve.
     """
     every = [[case for case in seen if case.data == data] for data in sorted({case.data for case in seen})]
     of_sets = [of_set for of_set in every if teaches(of_set)]
-    if not of_sets:
-        raise SystemExit("Labels teach something on none of the data sets: there are no curves to fit.")
     noise, flat = shipped_knowledge().curves.noise, (len(every) - len(of_sets) + 1) / (len(every) + 2)
     slopes = [slope for of_set in of_sets if (slope := slope_of(of_set)) is not None]
+    if not slopes:
+        raise NoCurves("no data set whose labels teach something is measured with two numbers of labels")
     slope = max(0.0, float(np.mean(slopes)))
     slope_sd = max(LEAST_SD, float(np.std(slopes)) * widening(len(slopes)))
 
@@ -153,7 +160,11 @@ def main() -> None:
         own = [case for case in every if case.data == data and case.labels > case.evidence.labels[0] * 1.5]
         if not own:
             continue
-        curves = fitted([case for case in every if case.data != data] or every)
+        try:
+            curves = fitted([case for case in every if case.data != data])
+        except NoCurves as problem:
+            print(f"Nothing is foretold on {data}: of the others {problem}.")
+            continue
         made = [forecast(case.evidence, case.labels, curves) for case in own]
         held = [one.low <= case.reached <= one.high for one, case in zip(made, own, strict=True)]
         errors = [one.value - case.reached for one, case in zip(made, own, strict=True)]
@@ -164,6 +175,8 @@ def main() -> None:
             "mean error": f"{np.mean(errors):+.3f}", "mean absolute error": f"{np.mean(np.abs(errors)):.3f}",
             "mean width": f"{np.mean([one.high - one.low for one in made]):.3f}",
         })  # fmt: skip
+    if not rows:
+        return
     print(markdown(rows))
     print("\nFor modicum/auto/known.toml, the curves of all sets:\n\n[curves]")
     for name, value in fitted(every).model_dump().items():

@@ -20,7 +20,8 @@ def evidence(slope: float, noise: float, of_half: float | None = None, at: int =
     first = float(np.log(error))
     second = float(first + slope * np.log(2))
     independent = ((noise**2, 0.0), (0.0, (of_half or noise) ** 2))
-    return Evidence(classes=4, labels=(at, at // 2), log_errors=(first, second), covariance=independent)
+    known = {"classes": 4, "guessed": np.log(1 - 1 / 4), "labels": (at, at // 2)}
+    return Evidence(**known, log_errors=(first, second), covariance=independent)
 
 
 def test_an_exact_curve_is_carried_on() -> None:
@@ -72,14 +73,14 @@ def test_intervals_cover_what_they_say() -> None:
     for _ in range(1000):
         slope, offset = rng.normal(USUAL.slope, USUAL.slope_sd), rng.normal(0, USUAL.offset_sd)
         flat, guess, level = rng.uniform() < USUAL.flat, *np.log(0.75 * np.array([1, rng.uniform(0.1, 1)]))
-        true = guess + GUESS_SD * rng.normal() if flat else level
+        true = guess + GUESS_SD / 3 * rng.normal() if flat else level
         noise = 0.1 * np.sqrt(np.expm1(-true))  # as of 100 labels
         half = true if flat else true + slope * np.log(2)
         told = np.minimum(np.array([true, half]) + noise * rng.normal(size=2), -0.01)
         seen = evidence(0, 0.1 * np.sqrt(np.expm1(-told[0])))
         seen = seen.model_copy(update={"log_errors": tuple(told.tolist())})
         found = forecast(seen, 320, USUAL)
-        reached = guess + GUESS_SD * rng.normal() if flat else true - slope * np.log(4) + offset
+        reached = guess + GUESS_SD / 3 * rng.normal() if flat else true - slope * np.log(4) + offset
         inside += found.low <= 1 - np.exp(reached) <= found.high
         suspected.append((guessing(seen, USUAL), flat))
     assert 870 <= inside <= 930
@@ -96,21 +97,46 @@ def test_labels_that_may_teach_nothing_are_expected_to_bring_less() -> None:
     assert forecast(far, 320, USUAL).low == pytest.approx(forecast(far, 320, never).low, abs=1e-3)
 
 
+def test_guessing_is_told_from_learning_with_any_number_of_classes() -> None:
+    for classes in (2, 10, 50):
+        chance = np.log(1 - 1 / classes)
+        spread = (1 - np.exp(chance)) / np.sqrt(400) / np.exp(chance)
+        known = {"classes": classes, "guessed": chance, "labels": (80, 40)}
+        known["covariance"] = ((spread**2, 0.0), (0.0, spread**2))
+        guesses, learned = (Evidence(**known, log_errors=(e, e)) for e in (chance, np.log(1 - 2.5 / (classes + 1))))
+        usual = USUAL.model_copy(update={"noise": spread})
+        assert guessing(guesses, usual) > 0.6 > 0.05 > guessing(learned, usual)
+        assert forecast(guesses, 320, usual).low <= 1 / classes <= forecast(guesses, 320, usual).high
+
+
 def test_a_class_with_fewer_labels_than_folds_leaves_its_f1_open() -> None:
-    class Perfect:
+    class Told:
+        def __init__(self, said: np.ndarray) -> None:
+            self.said = said
+
         def out_of_fold(self, jobs: list[FitJob], folds: int, thin: int = 1) -> tuple[list[np.ndarray], list[float]]:
-            return [np.eye(4)[jobs[0].targets]], [1.0]
+            return [self.said], [1.0]
 
-    def seen(rare: int) -> Evidence:
-        targets = np.array([0] * 40 + [1] * 40 + [2] * (20 - rare) + [3] * rare)
-        job = FitJob(tuple(f"t{i}" for i in range(100)), targets, 0, 0)
-        return gather(Perfect(), job)  # type: ignore[arg-type]
+    def seen(targets: list[int], predicted: np.ndarray | None = None) -> Evidence:
+        job = FitJob(tuple(f"t{i}" for i in range(len(targets))), np.array(targets), 0, 0)
+        engine = Told(np.eye(4)[targets if predicted is None else predicted])
+        return gather(engine, job)  # type: ignore[arg-type]
 
+    most = [0] * 40 + [1] * 40 + [2] * 15
     for rare in (0, FOLDS - 1):
-        one = seen(rare)
-        assert np.exp(one.log_errors[0]) == pytest.approx((100 * 0.5 / 4 + 0.5) / 101)
-        assert one.covariance[0][0] * np.exp(2 * one.log_errors[0]) > 1 / 12 / 4**2
-    assert np.exp(seen(FOLDS).log_errors[0]) < 0.01 and seen(FOLDS).classes == seen(0).classes == 4
+        one, whole = seen(most + [3] * rare), seen(most + [3] * FOLDS)
+        n = len(most) + rare
+        assert np.exp(one.log_errors[0]) == pytest.approx((n * 0.5 / 4 + 0.5) / (n + 1))
+        assert 1 < one.covariance[0][0] * np.exp(2 * one.log_errors[0]) / (1 / 12 / 4**2) < 1.3
+        assert np.exp(whole.log_errors[0]) < 0.01 and whole.classes == one.classes == 4
+        assert whole.guessed == pytest.approx(np.log(1 - 1 / 4))
+
+    rng, targets = np.random.default_rng(0), [0] * 60 + [1] * 60 + [2] * 2
+    guesses, known = seen(targets, rng.permutation(targets)), seen(targets)
+    assert np.exp(guesses.log_errors[0]) == pytest.approx(np.exp(guesses.guessed), abs=0.05)
+    assert guessing(guesses, USUAL) > USUAL.flat > 0.05 > guessing(known, USUAL)
+    with pytest.raises(SpecError, match="no class has 5 labels"):
+        seen([0, 1, 2, 3] * (FOLDS - 1))
 
 
 def test_evidence_of_real_models() -> None:
@@ -123,7 +149,7 @@ def test_evidence_of_real_models() -> None:
     same = gather(engine, job)
     assert same.log_errors == found.log_errors and same.covariance == found.covariance
     assert Evidence(**found.model_dump(mode="json")) == found
-    with pytest.raises(SpecError, match="5 folds|2 folds or more"):
+    with pytest.raises(SpecError, match="no class has 5 labels"):
         gather(engine, FitJob(data.ids[: FOLDS - 1], data.labels[: FOLDS - 1], 0, 0))
 
 

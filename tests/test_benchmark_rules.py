@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import toy_study
 from chosen_labels import asked
-from forecasts import Case, fitted, widening
+from forecasts import Case, NoCurves, fitted, widening
 from harness.rules import (
     CLASSES,
     EDGES,
@@ -217,7 +217,13 @@ def test_forecasts_are_fitted_by_data_sets_and_not_by_cases() -> None:
         for seed in range(3):
             level = rng.normal(-1.0, 0.02)
             errors = (level, level + 0.4 * np.log(2) + rng.normal(0, 0.02))
-            known = Evidence(classes=2, labels=(80, 40), log_errors=errors, covariance=((4e-4, 0.0), (0.0, 4e-4)))
+            known = Evidence(
+                classes=2,
+                guessed=np.log(0.5),
+                labels=(80, 40),
+                log_errors=errors,
+                covariance=((4e-4, 0.0), (0.0, 4e-4)),
+            )
             for labels in (100, 400):
                 reached = 1 - float(np.exp(level - 0.4 * np.log(labels / 80) + offset + rng.normal(0, 0.02)))
                 made.append(Case(data, seed, known, labels, reached))
@@ -227,6 +233,12 @@ def test_forecasts_are_fitted_by_data_sets_and_not_by_cases() -> None:
     assert found.offset == pytest.approx(0.1, abs=0.2)
     assert found.offset_sd / widening(8) == pytest.approx(0.2, abs=0.1)
     assert fitted(made * 3).offset_sd > 0.8 * found.offset_sd
+    assert found.flat == pytest.approx(1 / 10)
+    guesses = [case._replace(data="i", reached=0.5 + rng.normal(0, 0.02)) for case in made[:6]]
+    with_guesses = fitted([*made, *guesses])
+    assert with_guesses == found.model_copy(update={"flat": pytest.approx(2 / 11)})
+    with pytest.raises(NoCurves, match="no data set whose labels teach something"):
+        fitted(guesses)
     assert widening(4) > widening(8) > widening(1000) == pytest.approx(1.0, abs=0.01)
 
 

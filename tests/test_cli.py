@@ -100,8 +100,14 @@ def test_advice(modicum, files: Path) -> None:
     (files / "drawn.csv").write_text("key,message,topic\n" + "".join(lines))
     code, guessed, err = modicum(*asked[:1], files / "drawn.csv", *asked[2:])
     assert code == 0, err
-    assert "hardly told from guesses" in guessed and "hardly told from guesses" not in out
+    assert "hardly tells the models from guesses" in guessed and "hardly tells the models from guesses" not in out
+    named = ("--classes", "class-0,class-1,class-2,never")
+    code, open_, err = modicum(*asked, *named)
+    assert code == 0, err
+    assert "wider for it: never (0), with fewer than 5" in open_ and "wider for it" not in out
     for more, message in (
+        (("--classes", "class-0"), "two classes or more are needed"),
+        (("--classes", "class-0,class-1"), "'class-2'"),
         (("--labels", 20), "more than the 48 that there are"),
         (("--labels-at", 10), "--labels-at must be 20 or more for advice"),
     ):

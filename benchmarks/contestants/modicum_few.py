@@ -54,7 +54,7 @@ def auto(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
 
 
 def evidence(told: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """What a forecast from one seed's labels goes by; who asks for it knows the names of all classes."""
+    """What a forecast from one seed's labels goes by, where all classes are named (``--classes``)."""
     given = work(told, told["seed"])
     engine, job = engine_for(told, backbone, given, [str(label) for label in range(given.classes)])
     return {"evidence": gather(engine.by(engine.table.recipes[0]), job).model_dump()}

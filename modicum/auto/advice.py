@@ -12,13 +12,16 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 from scipy.optimize import brentq
+from scipy.special import expit, logit, logsumexp
 from scipy.stats import norm
 from sklearn.metrics import f1_score
 
+from modicum.base.errors import SpecError
 from modicum.base.rng import stream
 from modicum.base.spec import Record
 from modicum.base.training import FitJob
@@ -32,8 +35,8 @@ STEP, SIGHT = 100, 20
 COVERED = 0.9
 """What intervals are meant to cover."""
 GUESS_SD = 0.1
-"""Standard deviation of the log error of models that guess, about that of guessing by the classes' frequencies: two
-classes of which one has 70 % lie within 90 %, if it is always the guess."""
+"""Standard deviation of what models that guess reach, as a share of what guessing by the classes' frequencies reaches,
+1 / classes. It is set so that with two classes, of which one has 70 %, always guessing that one is within 90 %."""
 LEVELS = 200
 """Levels between guessing and no error, all as likely, that a curve is taken to be at."""
 
@@ -80,16 +83,21 @@ def shipped_knowledge() -> Known:
     return Known(**tomllib.loads(SHIPPED.read_text(encoding="utf-8")))
 
 
+LogError = Annotated[float, Field(lt=0)]
+
+
 class Evidence(Record):
     """What cross-validation says of the labels at hand.
 
     classes: with labels or without. labels: on which models were trained, with all and with a part of the other folds'.
-    log_errors: of these two. covariance: of the two, over resamples of the labels, and by classes that are not judged.
+    log_errors: of these two. guessed: the log error of guessing by the classes' frequencies, counted alike. covariance:
+    of the two, over resamples of the labels, and by classes that are not judged.
     """
 
     classes: int = Field(ge=2)
     labels: tuple[int, int]
-    log_errors: tuple[float, float]
+    log_errors: tuple[LogError, LogError]
+    guessed: LogError
     covariance: tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -105,14 +113,17 @@ class Forecast(Record):
 def gather(engine: Engine, job: FitJob) -> Evidence:
     """Cross-validate the labels of a job, with all and with half of the other folds' labels.
 
-    A class with fewer labels than folds, or none, is not judged: any F1 from 0 to 1 is taken to be as likely.
+    A class with fewer labels than folds, or none, is not judged: of these any F1 from 0 to that of the others, in the
+    mean, is taken to be as likely.
 
     Raises:
-        SpecError: there are fewer labels than folds.
+        SpecError: no class has as many labels as there are folds.
     """
-    n, errors = len(job.ids), []
+    n, errors, counts = len(job.ids), [], np.bincount(job.targets)
+    judged = np.flatnonzero(counts >= FOLDS)
+    if not len(judged):
+        raise SpecError(f"no class has {FOLDS} labels, which {FOLDS} folds need to judge it")
     draws = stream(job.seed, "advice", job.round).integers(0, n, (RESAMPLES, n))
-    judged = np.flatnonzero(np.bincount(job.targets) >= FOLDS)
     for thin in (1, THIN):
         (said,), _ = engine.out_of_fold([job], FOLDS, thin=thin)
         predicted, classes = said.argmax(1), said.shape[1]
@@ -121,10 +132,13 @@ def gather(engine: Engine, job: FitJob) -> Evidence:
     covariance = np.cov(np.log(found[:, 1:]))
     # resamples of few errors say too little of what was not seen: no rate is known better than so many labels tell it
     covariance += max(0.0, (1 - found[0, 0]) / (n * found[0, 0]) - covariance[0, 0])
-    unknown = (classes - len(judged)) / 12 / classes**2  # the variance of so many of the F1 in the mean
-    covariance += unknown / np.outer(found[:, 0], found[:, 0])
+    apart = 1 - len(judged) / classes
+    whole = (1 - found[:, 0]) / (1 - apart / 2)  # the F1 of those that are judged
+    doubt = apart * whole / np.sqrt(12) / found[:, 0]  # of a uniform distribution's
+    covariance += np.outer(doubt, doubt)
     return Evidence(
         classes=classes,
+        guessed=float(np.log(1 - (1 - apart / 2) * counts[judged].mean() / n)),
         labels=trained_on(n),
         log_errors=(float(np.log(found[0, 0])), float(np.log(found[1, 0]))),
         covariance=tuple(tuple(row) for row in covariance.tolist()),
@@ -140,11 +154,10 @@ def trained_on(labels: int) -> tuple[int, int]:
 def _error(truth: np.ndarray, predicted: np.ndarray, judged: np.ndarray, classes: int) -> float:
     """1 - macro-F1, drawn a little to one half, as (errors + 1/2) / (n + 1) draws a rate: it is never 0.
 
-    Of ``classes`` those that are not ``judged`` have an F1 of one half.
+    Of ``classes`` those that are not ``judged`` are taken to have half the F1 of the others.
     """
-    n, halves = len(truth), (classes - len(judged)) / 2
-    known = f1_score(truth, predicted, labels=judged, average=None, zero_division=0).sum() if len(judged) else 0.0
-    return (n * (1 - (known + halves) / classes) + 0.5) / (n + 1)
+    n, known = len(truth), f1_score(truth, predicted, labels=judged, average="macro", zero_division=0)
+    return (n * (1 - known * (1 + len(judged) / classes) / 2) + 0.5) / (n + 1)
 
 
 def forecast(evidence: Evidence, labels: int, curves: Curves) -> Forecast:
@@ -155,18 +168,19 @@ def forecast(evidence: Evidence, labels: int, curves: Curves) -> Forecast:
     """
     mean, deviation = log_error(evidence, labels, curves)
     chance, flat = np.log(1 - 1 / evidence.classes), guessing(evidence, curves)
-    ends = [at + by * 10 * sd for at, sd in ((mean, deviation), (chance, GUESS_SD)) for by in (-1, 1)]
+    mean, spread = min(mean, chance), _spread(chance)
+    ends = [at + by * 10 * sd for at, sd in ((mean, deviation), (chance, spread)) for by in (-1, 1)]
 
     def exceeded(share: float) -> float:
         """The macro-F1 that is exceeded with this probability."""
 
         def less(at: float) -> float:
-            return flat * norm.cdf(at, chance, GUESS_SD) + (1 - flat) * norm.cdf(at, mean, deviation) - share
+            return flat * norm.cdf(at, chance, spread) + (1 - flat) * norm.cdf(at, mean, deviation) - share
 
         return 1 - float(np.exp(min(0.0, brentq(less, min(ends), max(ends)))))
 
     low, high = exceeded((1 + COVERED) / 2), exceeded((1 - COVERED) / 2)
-    value = flat / evidence.classes + (1 - flat) * (1 - float(np.exp(min(0.0, mean))))
+    value = flat / evidence.classes + (1 - flat) * (1 - float(np.exp(mean)))
     return Forecast(labels=labels, value=value, low=low, high=high)
 
 
@@ -176,15 +190,23 @@ def guessing(evidence: Evidence, curves: Curves) -> float:
     By Bayes' rule between two explanations of the log error with all labels: it is that of guessing; or it is any whose
     macro-F1 lies between guessing's and 1. Its variance is what it would be under either, as a rate's (1 - e) / (n e).
     """
-    seen, chance = evidence.log_errors[0], np.log(1 - 1 / evidence.classes)
+    if not curves.flat:
+        return 0.0
+    seen, chance = evidence.log_errors[0], evidence.guessed
     levels = chance + np.log((np.arange(LEVELS) + 0.5) / LEVELS)  # macro-F1 in equal steps
 
-    def density(at: float | np.ndarray, spread: float) -> np.ndarray:
+    def density(at: np.ndarray, spread: float) -> float:
+        """The logarithm of the mean over these levels."""
         variance = evidence.covariance[0][0] * np.expm1(-at) / np.expm1(-seen) + curves.noise**2 + spread**2
-        return norm.pdf(seen, at, np.sqrt(variance))
+        return float(logsumexp(norm.logpdf(seen, at, np.sqrt(variance))) - np.log(len(at)))
 
-    guessed, taught = float(density(chance, GUESS_SD)), float(density(levels, 0.0).mean())
-    return curves.flat * guessed / (curves.flat * guessed + (1 - curves.flat) * taught)
+    guessed, taught = density(np.array([chance]), _spread(chance)), density(levels, 0.0)
+    return float(expit(logit(curves.flat) + guessed - taught))
+
+
+def _spread(chance: float) -> float:
+    """The standard deviation of the log error of models that guess, whose log error is ``chance`` in the mean."""
+    return float(GUESS_SD * np.expm1(-chance))
 
 
 def log_error(evidence: Evidence, labels: int, curves: Curves) -> tuple[float, float]:

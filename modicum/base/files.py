@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not at all."""
+"""Files that are either wholly there or not at all, and text files of the user's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from modicum.base.errors import SpecError
 
 
 @contextmanager
@@ -34,3 +36,15 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def read_text(file: Path) -> str:
+    """What a text file of the user's holds.
+
+    Raises:
+        SpecError: it is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{file} must be UTF-8 text, and is not: {error}. Save it as UTF-8") from None

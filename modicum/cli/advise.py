@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from modicum.strategies import USUAL
 LEAST = 20
 """Labels from which on cross-validation says something."""
 UNSURE = 0.1
-"""Probability that labels teach nothing, from which it is told."""
+"""The probability that labels teach nothing, from which on it is told."""
+SHOWN = 8
+"""Classes that are listed at most."""
 
 
 def advise(
@@ -34,6 +36,7 @@ def advise(
     labels_at: int | None,
     backbone: str,
     columns: Mapping[str, str | None],
+    classes: Sequence[str],
     seed: int,
     skip_bad_rows: bool,
     as_json: bool,
@@ -44,7 +47,7 @@ def advise(
     known, shown = advice.shipped_knowledge(), shipped(data)
     if labels_at is not None and labels_at < LEAST:
         raise SpecError(f"--labels-at must be {LEAST} or more for advice, got {labels_at}")
-    dataset = read(str(shown[0]) if shown else data, columns, skip_bad_rows, quiet=as_json)
+    dataset = read(str(shown[0]) if shown else data, columns, skip_bad_rows, quiet=as_json, classes=classes or None)
     at = drawn(dataset, labels_at, seed)
     counts = _counts(dataset, at, known.cold)
     if labels is not None and labels <= len(at):
@@ -56,7 +59,7 @@ def advise(
         console.say(f"Choosing how to train on {len(at)} labels …")
     job = FitJob(tuple(dataset.ids[int(row)] for row in at), dataset.labels[at], seed, 0)
     chosen, first = engine.choose(job), engine.table.recipes[0]
-    steps = {recipe.name: engine.seconds_of_step(recipe, job) for recipe in (first, chosen.recipe)}
+    steps = {name: engine.seconds_of_step(r, job) for name, r in {r.name: r for r in (first, chosen.recipe)}.items()}
     training, step = engine.by(chosen.recipe).training, steps[chosen.recipe.name]
     if not as_json:
         taken = advice.FOLDS * sum(map(engine.by(first).training.total_steps, advice.trained_on(len(at))))
@@ -89,10 +92,11 @@ def _counts(dataset: Dataset, at: np.ndarray, cold: str) -> dict[str, int]:
     if dataset.task == "regression":
         raise SpecError("advice is for classes, and these labels are values")
     counts = np.bincount(dataset.labels[at].astype(np.int64), minlength=len(dataset.classes)).tolist()
-    if len(at) < LEAST or sum(count > 1 for count in counts) < 2:
+    if len(at) < LEAST or sum(count > 1 for count in counts) < 2 or max(counts) < advice.FOLDS:
         raise DataError(
-            f"advice needs {LEAST} labels or more and two classes with two or more of them, and {dataset.name} has"
-            f" {len(at)}: label some first, of texts that differ much (modicum label; its first batch is by {cold})"
+            f"advice needs {LEAST} labels or more, two classes with two or more of them and one with {advice.FOLDS};"
+            f" {dataset.name} has {len(at)}, and {max(counts)} of its largest class: label some first, of texts that"
+            f" differ much (modicum label; its first batch is by {cold})"
         )
     return dict(zip(dataset.classes, counts, strict=True))
 
@@ -101,6 +105,13 @@ def _say(found: Mapping[str, Any]) -> None:
     counts: dict[str, int] = found["classes"]
     rarest = min(counts, key=lambda name: counts[name])
     console.say(f"{found['labels']} labels in {len(counts)} classes; the rarest, {rarest!r}, has {counts[rarest]}.")
+    few = [f"{name} ({count})" for name, count in counts.items() if count < advice.FOLDS]
+    if few:
+        listed = ", ".join(few[:SHOWN]) + (f" and {len(few) - SHOWN} more" if len(few) > SHOWN else "")
+        console.say(
+            f"Not judged by cross-validation, and intervals are wider for it: {listed}, with fewer than"
+            f" {advice.FOLDS} labels."
+        )
     console.say(f"Train with {found['recipe']}: {found['reason']}.")
     console.say(f"Label next by {found['strategy']}: it evens the classes out, and explores besides.")
     console.table(
@@ -122,8 +133,8 @@ def _say(found: Mapping[str, Any]) -> None:
     )
     if found["guessing"] >= UNSURE:
         console.say(
-            f"Models are hardly told from guesses so far: with a probability of {found['guessing']:.2f} these labels"
-            " teach nothing, which the intervals take into account."
+            f"Cross-validation hardly tells the models from guesses: there is a probability of {found['guessing']:.2f}"
+            " that such labels teach nothing, which the intervals take into account."
         )
     now, end = found["labels"], found["enough"]
     if end is None:

@@ -16,8 +16,10 @@ from modicum.annotate.store.project import ProjectStore
 from modicum.annotate.store.records import ME
 from modicum.auto.recipes import AUTO
 from modicum.base.errors import SpecError, UnknownName
+from modicum.base.files import read_text
 from modicum.base.registry import Registry
 from modicum.cli import console
+from modicum.data.labels import listed_classes
 from modicum.data.shipped import shipped
 from modicum.methods import METHODS
 from modicum.strategies import STRATEGIES, make_warm
@@ -45,8 +47,8 @@ def begin(
     given = {name: value for name, value in settings.items() if value is not None}
     _check_plugins(given)
     if guidelines is not None:
-        given["guidelines"] = _text_of(guidelines)
-    named = _classes(classes, classes_file)
+        given["guidelines"] = read_text(guidelines)
+    named = listed_classes(classes, classes_file)
     folder = Path(data) if is_project(Path(data)) else out or Path(f"{Path(data).name.split('.')[0]}-labels")
     if is_project(folder):
         _take_up(folder, data, given, named)
@@ -182,24 +184,6 @@ def _check_plugins(given: Mapping[str, Any]) -> None:
         STRATEGIES.create(given["strategy"])  # what follows a colon
     if "warm_strategy" in given:
         make_warm(given["warm_strategy"])
-
-
-def _classes(names: str | None, file: Path | None) -> list[str]:
-    """The classes' names from the option or from a file's lines; none where neither is given."""
-    if names is not None and file is not None:
-        raise SpecError("classes come from --classes or from --classes-file: give one of the two")
-    listed = _text_of(file).splitlines() if file is not None else (names or "").split(",")
-    found = [name.strip() for name in listed if name.strip()]
-    if len(found) == 1:
-        raise SpecError(f"labelling needs two classes or more, got {found[0]!r}")
-    return found
-
-
-def _text_of(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{file} must be UTF-8 text, and is not: {error}. Save it as UTF-8") from None
 
 
 def _classes_in(path: Path) -> list[str]:

@@ -26,6 +26,8 @@ Label = Annotated[str | None, typer.Option("--label", help="Column of the label;
 Pair = Annotated[str | None, typer.Option("--pair", help="Column of the second text, for pairs.")]
 Id = Annotated[str | None, typer.Option("--id", help="Column of the examples' own ids.")]
 Skip = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used, and say how many.")]
+Classes = Annotated[str | None, typer.Option(help="Names with commas between; the labels' own if absent.")]
+ClassesFile = Annotated[Path | None, typer.Option(help="A file with a class on each line.")]
 Options = Annotated[
     list[str] | None, typer.Option("--set", help="An option of the method or strategy, such as rank=4; repeatable.")
 ]
@@ -184,6 +186,8 @@ def advise(
     worth: Annotated[float, typer.Option(help="The macro-F1 that 100 more labels must bring.")] = 0.01,
     labels_at: LabelsAt = None,
     backbone: BackboneName = "minilm",
+    classes: Classes = None,
+    classes_file: ClassesFile = None,
     text: Text = None,
     label: Label = None,
     pair: Pair = None,
@@ -194,6 +198,7 @@ def advise(
 ) -> None:
     """Say how to train, what to label next, and what further labels are likely to bring."""
     from modicum.cli.advise import advise as run
+    from modicum.data.labels import listed_classes
 
     run(
         data,
@@ -203,6 +208,7 @@ def advise(
         labels_at=labels_at,
         backbone=backbone,
         columns={"text": text, "label": label, "pair": pair, "id": id},
+        classes=listed_classes(classes, classes_file),
         seed=seed,
         skip_bad_rows=skip_bad_rows,
         as_json=json,
@@ -266,8 +272,8 @@ def export(
 def label(
     data: Annotated[str, typer.Argument(help="A csv, tsv, jsonl or parquet file; helpdesk; or a project.")],
     out: Annotated[Path | None, typer.Option(help="The project's folder; or what --export writes.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Names with commas between; the labels' own if absent.")] = None,
-    classes_file: Annotated[Path | None, typer.Option(help="A file with a class on each line.")] = None,
+    classes: Classes = None,
+    classes_file: ClassesFile = None,
     text: Text = None,
     label: Label = None,
     pair: Pair = None,

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modicum.base.errors import DataError, SpecError, UnknownName, did_you_mean
+from modicum.base.files import read_text
 from modicum.base.types import Task
 
 TASKS: tuple[Task, ...] = ("classification", "regression")
@@ -68,6 +70,21 @@ def class_names(classes: Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(classes, str) or len(names) < 2 or len(set(names)) < len(names) or not proper:
         raise SpecError(f"classes must be two or more distinct names without spaces around them, got {classes!r}")
     return names
+
+
+def listed_classes(names: str | None, file: Path | None) -> list[str]:
+    """The classes' names with commas between, or from a file's lines; none where neither is given.
+
+    Raises:
+        SpecError: both are given, or one class alone, or the file is not UTF-8.
+    """
+    if names is not None and file is not None:
+        raise SpecError("classes come from --classes or from --classes-file: give one of the two")
+    listed = read_text(file).splitlines() if file is not None else (names or "").split(",")
+    found = [name.strip() for name in listed if name.strip()]
+    if len(found) == 1:
+        raise SpecError(f"two classes or more are needed, got {found[0]!r}")
+    return found
 
 
 def label_text(value: Any) -> str | None:
