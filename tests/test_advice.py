@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modicum.auto.advice import FOLDS, GUESS_SD, Curves, Evidence, forecast, gather, guessing, log_error
+from modicum.auto.advice import (
+    FOLDS,
+    GUESS_SD,
+    UNJUDGED,
+    UNJUDGED_SD,
+    Curves,
+    Evidence,
+    forecast,
+    gather,
+    guessing,
+    log_error,
+)
 from modicum.base.errors import SpecError
 from modicum.base.training import FitJob, Training
 from modicum.engine.cache import Corpus
@@ -126,8 +137,8 @@ def test_a_class_with_fewer_labels_than_folds_leaves_its_f1_open() -> None:
     for rare in (0, FOLDS - 1):
         one, whole = seen(most + [3] * rare), seen(most + [3] * FOLDS)
         n = len(most) + rare
-        assert np.exp(one.log_errors[0]) == pytest.approx((n * 0.5 / 4 + 0.5) / (n + 1))
-        assert 1 < one.covariance[0][0] * np.exp(2 * one.log_errors[0]) / (1 / 12 / 4**2) < 1.3
+        assert np.exp(one.log_errors[0]) == pytest.approx((n * (1 - UNJUDGED) / 4 + 0.5) / (n + 1))
+        assert 1 < one.covariance[0][0] * np.exp(2 * one.log_errors[0]) / (UNJUDGED_SD / 4) ** 2 < 1.3
         assert np.exp(whole.log_errors[0]) < 0.01 and whole.classes == one.classes == 4
         assert whole.guessed == pytest.approx(np.log(1 - 1 / 4))
 

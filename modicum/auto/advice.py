@@ -37,6 +37,9 @@ COVERED = 0.9
 GUESS_SD = 0.1
 """Standard deviation of what models that guess reach, as a share of what guessing by the classes' frequencies reaches,
 1 / classes. It is set so that with two classes, of which one has 70 %, always guessing that one is within 90 %."""
+UNJUDGED, UNJUDGED_SD = 0.86, 0.27
+"""What classes with fewer labels than folds reach of the others' F1, and the standard deviation, on the helpdesk
+messages: 17 classes with one to four of 40 labels, five seeds (docs/design/007)."""
 LEVELS = 200
 """Levels between guessing and no error, all as likely, that a curve is taken to be at."""
 
@@ -113,8 +116,8 @@ class Forecast(Record):
 def gather(engine: Engine, job: FitJob) -> Evidence:
     """Cross-validate the labels of a job, with all and with half of the other folds' labels.
 
-    A class with fewer labels than folds, or none, is not judged: of these any F1 from 0 to that of the others, in the
-    mean, is taken to be as likely.
+    A class with fewer labels than folds, or none, is not judged: such classes are taken to reach ``UNJUDGED`` of the
+    others' F1, all with the same deviation.
 
     Raises:
         SpecError: no class has as many labels as there are folds.
@@ -132,13 +135,12 @@ def gather(engine: Engine, job: FitJob) -> Evidence:
     covariance = np.cov(np.log(found[:, 1:]))
     # resamples of few errors say too little of what was not seen: no rate is known better than so many labels tell it
     covariance += max(0.0, (1 - found[0, 0]) / (n * found[0, 0]) - covariance[0, 0])
-    apart = 1 - len(judged) / classes
-    whole = (1 - found[:, 0]) / (1 - apart / 2)  # the F1 of those that are judged
-    doubt = apart * whole / np.sqrt(12) / found[:, 0]  # of a uniform distribution's
+    whole = _whole(len(judged), classes)
+    doubt = UNJUDGED_SD * (1 - len(judged) / classes) * (1 - found[:, 0]) / whole / found[:, 0]
     covariance += np.outer(doubt, doubt)
     return Evidence(
         classes=classes,
-        guessed=float(np.log(1 - (1 - apart / 2) * counts[judged].mean() / n)),
+        guessed=float(np.log(1 - whole * counts[judged].mean() / n)),
         labels=trained_on(n),
         log_errors=(float(np.log(found[0, 0])), float(np.log(found[1, 0]))),
         covariance=tuple(tuple(row) for row in covariance.tolist()),
@@ -154,10 +156,15 @@ def trained_on(labels: int) -> tuple[int, int]:
 def _error(truth: np.ndarray, predicted: np.ndarray, judged: np.ndarray, classes: int) -> float:
     """1 - macro-F1, drawn a little to one half, as (errors + 1/2) / (n + 1) draws a rate: it is never 0.
 
-    Of ``classes`` those that are not ``judged`` are taken to have half the F1 of the others.
+    Of ``classes`` those that are not ``judged`` are taken to have ``UNJUDGED`` of the others' F1.
     """
     n, known = len(truth), f1_score(truth, predicted, labels=judged, average="macro", zero_division=0)
-    return (n * (1 - known * (1 + len(judged) / classes) / 2) + 0.5) / (n + 1)
+    return (n * (1 - known * _whole(len(judged), classes)) + 0.5) / (n + 1)
+
+
+def _whole(judged: int, classes: int) -> float:
+    """The macro-F1 of all classes as a share of that of the judged ones."""
+    return 1 - (1 - UNJUDGED) * (1 - judged / classes)
 
 
 def forecast(evidence: Evidence, labels: int, curves: Curves) -> Forecast:
