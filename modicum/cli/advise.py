@@ -64,7 +64,7 @@ def advise(
     if not as_json:
         taken = advice.FOLDS * sum(map(engine.by(first).training.total_steps, advice.trained_on(len(at))))
         about = console.clock(taken * steps[first.name])
-        console.say(f"Cross-validating them: {2 * advice.FOLDS} trainings, in about {about} …")
+        console.say(f"Cross-validating them: {2 * advice.FOLDS} trainings, within about {about} …")
     evidence = advice.gather(engine.by(first), job)
     budgets = sorted({len(at), round(1.5 * len(at)), 2 * len(at), 4 * len(at), labels or 2 * len(at)})
     found: dict[str, Any] = {
