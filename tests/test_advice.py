@@ -117,7 +117,8 @@ def test_guessing_is_told_from_learning_with_any_number_of_classes() -> None:
         guesses, learned = (Evidence(**known, log_errors=(e, e)) for e in (chance, np.log(1 - 2.5 / (classes + 1))))
         usual = USUAL.model_copy(update={"noise": spread})
         assert guessing(guesses, usual) > 0.6 > 0.05 > guessing(learned, usual)
-        assert forecast(guesses, 320, usual).low <= 1 / classes <= forecast(guesses, 320, usual).high
+        found = forecast(guesses, 320, usual)
+        assert found.low <= 1 / classes <= found.high and found.low <= found.value <= found.high
 
 
 def test_a_class_with_fewer_labels_than_folds_leaves_its_f1_open() -> None:

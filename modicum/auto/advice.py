@@ -171,7 +171,7 @@ def forecast(evidence: Evidence, labels: int, curves: Curves) -> Forecast:
     """What so many labels, drawn as those at hand were, are expected to reach.
 
     Either the error falls as ``log_error`` says, or it stays near that of guessing: the limits are quantiles of the
-    mixture, and the value is the mean of what the two expect.
+    mixture, and the value is the mean of what the two expect, or the nearer limit where it is beyond.
     """
     mean, deviation = log_error(evidence, labels, curves)
     chance, flat = np.log(1 - 1 / evidence.classes), guessing(evidence, curves)
@@ -188,7 +188,7 @@ def forecast(evidence: Evidence, labels: int, curves: Curves) -> Forecast:
 
     low, high = exceeded((1 + COVERED) / 2), exceeded((1 - COVERED) / 2)
     value = flat / evidence.classes + (1 - flat) * (1 - float(np.exp(mean)))
-    return Forecast(labels=labels, value=value, low=low, high=high)
+    return Forecast(labels=labels, value=min(max(value, low), high), low=low, high=high)
 
 
 def guessing(evidence: Evidence, curves: Curves) -> float:
