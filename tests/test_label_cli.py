@@ -118,7 +118,7 @@ def test_the_shipped_messages_can_be_tried_out(modicum: Run, files: Path, served
             ["tickets.csv", "--warm-strategy", "margin"],
             "needs a trained model: use random, kmeans, typiclust or zero-shot",
         ),
-        (["tickets.csv", "--classes", "a"], "two classes or more, got 'a'"),
+        (["tickets.csv", "--classes", "a"], "two classes or more are needed, got 'a'"),
         (["tickets.csv", "--classes", "a,b", "--classes-file", "classes.txt"], "one of the two"),
         (["tickets.csv", *COLUMNS, "--users", "0"], "a number of 1 or more"),
         (["tickets.csv", *COLUMNS, "--users", "Anna,anna"], "different names"),
