@@ -57,6 +57,7 @@ HOW = {
     "Trainer + PEFT longer": f"30 epochs and at least {LEAST_STEPS} steps, batches of 32, rate 1e-3, LoRA on all maps",
     "logistic regression": "the penalty by cross-validation within the labels",
     "timed": "choosing and training; encoders are loaded before",
+    "untimed": "SetFit and small-text in bf16 where the processor has it; results that tell no precision are of fp32",
     "intervals": "95 %, Student's t, over seeds: of a seed's mean over sets, or of one set",
     "best peer": "of each set, by the mean over the seeds that are compared, which favours it",
 }

@@ -40,7 +40,7 @@ def work(told: dict[str, Any], seed: int) -> Work:
 
 
 def in_bf16(told: dict[str, Any], into: dict[str, Any]) -> bool:
-    """Whether to compute in bf16: what is not timed, in half the time, where the processor has it. Notes which."""
+    """Whether to compute in bf16: what is not timed, to be done sooner, where the processor has it. Notes which."""
     bf16 = bool(told["given"]["untimed"] and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     into["precision"] = "bfloat16" if bf16 else "float32"
     return bf16
